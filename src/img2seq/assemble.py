@@ -1,0 +1,345 @@
+"""From a configuration to objects, for every verb: what was trained is what is evaluated, captioned with and served.
+
+`prepare` reads data and builds a new model; `load` rebuilds the model of a finished run from its folder alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from img2seq.config.schema import Experiment, ImageInput, SequenceTypeInfo
+from img2seq.data.annotations import read_captions
+from img2seq.data.cache import default_cache_folder
+from img2seq.data.caption_set import CaptionSet, ImageRows
+from img2seq.data.image import ImageSpec
+from img2seq.data.pixels import PixelTable, cache_pixels
+from img2seq.data.records import Problems, captions_by_image, image_id_of, match_images, settle
+from img2seq.data.seeds import generator, seed_of
+from img2seq.data.split import manual_split, random_split, read_ids
+from img2seq.data.tokenizer import DEFAULT_BPE_UNITS, Tokenizer, from_vocab_file
+from img2seq.errors import ConfigError, ModelError, RunError
+from img2seq.features import cache_features
+from img2seq.model.captioner import CaptionModel
+from img2seq.model.decoder import Decoder
+from img2seq.model.encoder import ImageEncoder
+from img2seq.model.weights import check_shapes
+from img2seq.progress import Announcer
+from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
+from img2seq.checkpoints import Checkpoint, best, verify
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data decided and a model cannot be rebuilt without.
+
+    Attributes:
+        max_length: most tokens of a caption, end token included.
+        n_positions: places the decoder knows.
+        vocabulary: tokens.
+        normalization: of each input: mean and std of each channel, pixel values in 0..1.
+        tokenizer_digest: of the tokenizer the model was trained with.
+    """
+
+    max_length: int
+    n_positions: int
+    vocabulary: int
+    normalization: dict[str, dict[str, list[float]]]
+    tokenizer_digest: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs."""
+
+    model: CaptionModel
+    tokenizer: Tokenizer
+    facts: Facts
+    train: CaptionSet
+    valid: CaptionSet
+    files: dict[str, dict[str, Path]]
+    report: str
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device a configuration names. Raises ConfigError if this machine does not have it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ConfigError(f"basic_experiment.device: {name} is not present on this machine; cpu and auto always work")
+    return device
+
+
+# --- a new run -------------------------------------------------------------------------------------------
+
+
+def prepare(config: Experiment, announce: Announcer) -> Prepared:
+    """Read the data, list what is wrong with it, and build everything a new run needs.
+
+    Raises:
+        DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.
+        ModelError: if the model cannot be built.
+        ConfigError: if the device is not present.
+    """
+    basic = config.globals.basic_experiment
+    device = choose_device(basic.device)
+    captions, tables, files, report = _read_data(config, announce)
+    if basic.manual_valid_ids_file is not None:
+        valid_ids = [image_id_of(name) for name in read_ids(basic.manual_valid_ids_file)]
+        left_out = set() if basic.on_bad_data == "error" else {i for i in valid_ids if i not in captions}
+        train_ids, valid_ids = manual_split(captions, [i for i in valid_ids if i not in left_out])
+    else:
+        train_ids, valid_ids = random_split(captions, basic.valid_size, basic.seed)
+    info = config.output.output_type_info
+    train_captions = [text for image_id in train_ids for text in captions[image_id]]
+    tokenizer = _build_tokenizer(info, train_captions)
+    lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
+    max_length = _max_length(info, lengths)
+    facts = Facts(
+        max_length=max_length,
+        n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
+        vocabulary=len(tokenizer),
+        normalization={entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs},
+        tokenizer_digest=tokenizer.digest,
+    )
+    announce.say(
+        f"{len(train_ids):,} training images with {len(train_captions):,} captions, {len(valid_ids):,} validation images; "
+        f"{len(tokenizer):,} tokens, captions of at most {max_length}"
+    )
+    torch.manual_seed(seed_of("weights", basic.seed))
+    model = build_model(config, facts, new=True).to(device)
+    if config.globals.model.pretrained_checkpoint:
+        load_weights_from(model, config.globals.model.pretrained_checkpoint, strict=config.globals.model.strict_pretrained_loading, say=announce.say)
+
+    image_rows = {entry.name: _RowsOfAll(config, entry, tables[entry.name], model, announce) for entry in config.inputs}
+    sets = [
+        CaptionSet(
+            {image_id: captions[image_id] for image_id in ids},
+            tokenizer,
+            max_length=max_length,
+            images={name: rows.of(ids) for name, rows in image_rows.items()},
+            seed=basic.seed,
+            uniform=info.sampling_strategy_if_longer == "uniform",
+        )
+        for ids in (train_ids, valid_ids)
+    ]
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report)
+
+
+def _read_data(
+    config: Experiment, announce: Announcer
+) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Path]], str]:
+    """Return captions by image, the pixels and files of each input, and what was left out."""
+    basic = config.globals.basic_experiment
+    problems = Problems()
+    source = config.output.output_info.output_source
+    table = read_captions(source)
+    problems.add(f"row(s) of {source} cannot be used", table.problems)
+    captions = captions_by_image(table)
+    tables: dict[str, PixelTable] = {}
+    files: dict[str, dict[str, Path]] = {}
+    for entry in config.inputs:
+        name, folder = entry.name, entry.input_info.input_source
+        files[name], without_caption = match_images(captions, folder, name, problems)
+        if without_caption:
+            announce.say(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
+        spec = ImageSpec.of(entry.input_type_info)
+        with announce.bar(f"reading {name}", len(files[name])) as advance:
+            tables[name] = cache_pixels(files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance)
+        problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
+    report = settle(problems, basic.on_bad_data)
+    usable = {i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)}
+    if report:
+        announce.say(report)
+    return usable, tables, files, report
+
+
+def cache_folder(config: Experiment) -> Path:
+    """Return where pixels and features are kept."""
+    chosen = config.globals.basic_experiment.cache_folder
+    return Path(chosen) if chosen else default_cache_folder()
+
+
+def _build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
+    if info.vocab_file is not None:
+        return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
+    if info.tokenizer == "bpe":
+        units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
+        return Tokenizer.of_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
+    return Tokenizer.of_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
+
+
+def _max_length(info: SequenceTypeInfo, lengths: list[int]) -> int:
+    if info.max_length == "max":
+        return max(lengths)
+    if info.max_length == "average":
+        return max(2, math.ceil(sum(lengths) / len(lengths)))
+    return info.max_length
+
+
+def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str], seed: int) -> dict[str, list[float]]:
+    """Return mean and std of each channel: those configured, or those of the training images' pixels."""
+    info = entry.input_type_info
+    if info.mean_normalization_values is not None and info.stds_normalization_values is not None:
+        return {"mean": info.mean_normalization_values, "std": info.stds_normalization_values}
+    rows = np.array([table.row_of[image_id] for image_id in train_ids])
+    if info.adaptive_normalization_max_samples is not None:
+        rows = generator("normalization", seed).permutation(rows)[: info.adaptive_normalization_max_samples]
+    pixels = table.store.map()
+    values = np.arange(256)
+    counts = np.zeros((table.store.shape[-1], 256), dtype=np.int64)
+    for chunk in np.array_split(np.sort(rows), max(1, len(rows) // 256)):
+        part = pixels[chunk]
+        counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in range(len(counts))])
+    n = counts.sum(1)
+    mean = counts @ values / n
+    variance = counts @ values**2 / n - mean**2
+    return {"mean": (mean / 255).tolist(), "std": (np.sqrt(np.maximum(variance, 1.0)) / 255).tolist()}
+
+
+class _RowsOfAll:
+    """Pixels or features of all images of an input, of which each side of the split takes its own."""
+
+    def __init__(self, config: Experiment, entry: ImageInput, table: PixelTable, model: CaptionModel, announce: Announcer):
+        self.entry, self.spec = entry, ImageSpec.of(entry.input_type_info)
+        self.are_features = entry.model.cache_features
+        if self.are_features:
+            encoder = model.encoders[entry.name]
+            assert isinstance(encoder, ImageEncoder)
+            self.rows, self.row_of = cache_features(
+                encoder, table, cache_folder(config), mirrored=entry.input_type_info.horizontal_flip, announce=announce
+            )
+        else:
+            self.rows, self.row_of = table.store.map(), table.row_of
+        if config.globals.basic_experiment.memory_dataset:
+            ids = list(self.row_of)
+            self.rows = self.rows[np.array([self.row_of[i] for i in ids])]
+            self.row_of = {image_id: place for place, image_id in enumerate(ids)}
+
+    def of(self, ids: Sequence[str]) -> ImageRows:
+        info = self.entry.input_type_info
+        row_of = np.array([self.row_of[image_id] for image_id in ids], dtype=np.int64)
+        return ImageRows(self.rows, row_of, self.spec, info.auto_augment, info.horizontal_flip, self.are_features)
+
+
+# --- the model -------------------------------------------------------------------------------------------
+
+
+def build_model(config: Experiment, facts: Facts, *, new: bool) -> CaptionModel:
+    """Return the model a configuration describes; a new one starts from pretrained encoders where that is asked for."""
+    output = config.output.model
+    size = output.model_init_config
+    encoders = {}
+    for entry in config.inputs:
+        height, width = entry.input_type_info.height_width
+        options = entry.model
+        encoders[entry.name] = ImageEncoder(
+            options.model_type,
+            height=height,
+            width=width,
+            **facts.normalization[entry.name],
+            options=options.model_init_config,
+            pretrained=new and options.pretrained_model,
+            weights=options.pretrained_weights if new else None,
+            frozen=options.freeze_pretrained_model,
+        )
+    decoder = Decoder(
+        vocabulary=facts.vocabulary,
+        width=output.embedding_dim,
+        n_layers=size.num_layers,
+        n_heads=size.num_heads,
+        feedforward=output.feedforward_dim,
+        dropout=size.dropout,
+        position_dropout=output.position_dropout,
+        position=output.position,
+        n_positions=facts.n_positions,
+        has_memory=bool(encoders),
+    )
+    return CaptionModel(encoders, decoder, context_dropout=size.dropout)
+
+
+def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Callable[[str], None]) -> None:
+    """Load the weights of another run, checkpoint or file into the model."""
+    path = Path(source)
+    if (path / "config.yaml").is_file():
+        path = best(RunFolder(path).checkpoints).path
+    if (path / "weights.safetensors").is_file():
+        path = path / "weights.safetensors"
+    if not path.is_file():
+        raise ModelError(f"pretrained_checkpoint: {source}: expected a run, a checkpoint folder or a .safetensors file, found nothing")
+    _load_weights(model, path, strict=strict, say=say)
+
+
+def _load_weights(model: CaptionModel, path: Path, *, strict: bool = True, say: Callable[[str], None] = print) -> None:
+    try:
+        found = load_file(path)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
+    expected = model.state_dict()
+    if strict:
+        check_shapes(expected, found, path)
+        model.load_state_dict(found)
+        return
+    fitting = {name: tensor for name, tensor in found.items() if name in expected and tensor.shape == expected[name].shape}
+    if not fitting:
+        raise ModelError(f"{path}: none of its {len(found)} tensors fits the model")
+    model.load_state_dict(fitting, strict=False)
+    left = [name for name in expected if name not in fitting]
+    say(f"{path}: {len(fitting)} tensors taken, {len(left)} of the model keep their initial values: {', '.join(left[:5])} ...")
+
+
+# --- a finished run --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with all that it needs to caption images."""
+
+    run: RunFolder
+    checkpoint: Checkpoint
+    config: Experiment
+    facts: Facts
+    tokenizer: Tokenizer
+    model: CaptionModel
+    specs: Mapping[str, ImageSpec]
+
+
+def read_facts(run: RunFolder) -> Facts:
+    """Return what a run's data decided. Raises RunError if the file is broken."""
+    data = read_json(run.facts)
+    try:
+        return Facts(**data["facts"])
+    except (TypeError, KeyError) as error:
+        raise RunError(f"{run.facts}: expected the facts of a run: {error}") from error
+
+
+def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> LoadedRun:
+    """Load a run's best checkpoint, or that of a step, in evaluation mode.
+
+    Raises:
+        RunError: if the run is incomplete or damaged, or its tokenizer is not the one it was trained with.
+    """
+    run = open_run(path)
+    config, facts, tokenizer = read_config(run), read_facts(run), read_tokenizer(run)
+    if tokenizer.digest != facts.tokenizer_digest:
+        raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with; restore the file")
+    if step is None:
+        checkpoint = best(run.checkpoints)
+    else:
+        checkpoint = Checkpoint(run.checkpoints / f"step-{step:08d}")
+        if not checkpoint.path.is_dir():
+            raise RunError(f"{checkpoint.path}: there is no such checkpoint")
+        verify(checkpoint)
+    model = build_model(config, facts, new=False)
+    _load_weights(model, checkpoint.weights)
+    model.to(choose_device(device)).eval()
+    specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in config.inputs}
+    return LoadedRun(run, checkpoint, config, facts, tokenizer, model, specs)

@@ -1,0 +1,87 @@
+"""What one step sees: images once each, and the tokens of their captions laid end to end, without padding.
+
+Shapes: B images, S captions, N tokens (of all captions of the batch), T tokens of the longest caption,
+Q tokens of the image with the most (all its captions together), C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and packed captions. The captions of an image are neighbours, images come in order.
+
+    Attributes:
+        image_ids: B.
+        images: by input name, (B, C, H, W) uint8 pixels or (B, P, C) features of a frozen encoder.
+        input_ids: (N,) each caption as <bos> w1 .. wn.
+        target_ids: (N,) each caption as w1 .. wn <eos>.
+        positions: (N,) place in the caption, from 0.
+        caption_slots: (N,) place of each token in a padded (S, T) table, as a flat index.
+        image_slots: (N,) place of each token in a padded (B, Q) table, as a flat index.
+        image_of_token: (N,) which image each token belongs to.
+        caption_shape: (S, T).
+        image_shape: (B, Q).
+    """
+
+    image_ids: tuple[str, ...]
+    images: dict[str, Tensor]
+    input_ids: Tensor
+    target_ids: Tensor
+    positions: Tensor
+    caption_slots: Tensor
+    image_slots: Tensor
+    image_of_token: Tensor
+    caption_shape: tuple[int, int]
+    image_shape: tuple[int, int]
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on a device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, images={name: image.to(device, non_blocking=True) for name, image in self.images.items()}, **moved)
+
+    @property
+    def n_captions(self) -> int:
+        return self.caption_shape[0]
+
+
+def pack(
+    image_ids: tuple[str, ...], images: dict[str, Tensor], captions: list[list[tuple[list[int], list[int], int]]]
+) -> Batch:
+    """Lay captions end to end.
+
+    Args:
+        image_ids: B.
+        images: see `Batch`.
+        captions: for each image its captions, each as (input ids, target ids, first position).
+    """
+    flat = [caption for of_image in captions for caption in of_image]
+    lengths = torch.tensor([len(inputs) for inputs, _, _ in flat])
+    image_lengths = torch.tensor([sum(len(inputs) for inputs, _, _ in of_image) for of_image in captions])
+    places = _places(lengths)
+    T, Q = int(lengths.max()), int(image_lengths.max())
+    image_of_token = torch.repeat_interleave(torch.arange(len(captions)), image_lengths)
+    return Batch(
+        image_ids=image_ids,
+        images=images,
+        input_ids=torch.tensor([token for inputs, _, _ in flat for token in inputs]),
+        target_ids=torch.tensor([token for _, targets, _ in flat for token in targets]),
+        positions=places + torch.repeat_interleave(torch.tensor([first for _, _, first in flat]), lengths),
+        caption_slots=torch.repeat_interleave(torch.arange(len(lengths)), lengths) * T + places,
+        image_slots=image_of_token * Q + _places(image_lengths),
+        image_of_token=image_of_token,
+        caption_shape=(len(lengths), T),
+        image_shape=(len(captions), Q),
+    )
+
+
+def _places(lengths: Tensor) -> Tensor:
+    """Return 0 .. n-1 for each length n, end to end."""
+    starts = torch.cumsum(lengths, 0) - lengths
+    return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)

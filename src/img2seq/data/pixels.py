@@ -1,0 +1,84 @@
+"""Fill the pixel cache: read, decode and resize each image file once, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from img2seq.data.cache import RowStore, content_key
+from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
+from img2seq.errors import DataError
+
+CHUNK = 256  # images decoded between two commits to the cache
+
+Progress = Callable[[int], None]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class PixelTable:
+    """Where each image's pixels are in the store, and why the others have none."""
+
+    store: RowStore
+    row_of: dict[str, int]
+    content_of: dict[str, str]
+    problems: dict[str, str]
+
+
+def cache_pixels(
+    files: Mapping[str, Path], spec: ImageSpec, cache_folder: Path, *, workers: int, progress: Progress | None = None
+) -> PixelTable:
+    """Decode every file that the cache does not hold yet, and return where each image's pixels are.
+
+    Pillow decodes outside Python's interpreter lock, so `workers` threads decode side by side.
+    """
+    store = RowStore(cache_folder / f"pixels-{spec.key}", spec.stored_shape, np.uint8)
+    ids, problems = list(files), {}
+    known = dict(zip(ids, store.contents_of([files[i] for i in ids]), strict=True))
+    rows = store.rows_of([content or "" for content in known.values()])
+    content_of = {i: content for (i, content), row in zip(known.items(), rows, strict=True) if content and row >= 0}
+    if progress:
+        progress(len(content_of))
+
+    def read(image_id: str) -> tuple[str, str, Pixels | DataError]:
+        try:
+            data = read_bytes(files[image_id], spec)
+            return image_id, content_key(data), decode(data, spec, str(files[image_id]))
+        except DataError as error:
+            return image_id, "", error
+
+    unread = [i for i in ids if i not in content_of]
+    for start in range(0, len(unread), CHUNK):
+        chunk = unread[start : start + CHUNK]
+        fresh: dict[str, NDArray[np.generic]] = {}
+        contents: dict[Path, str] = {}
+        for image_id, content, pixels in map_in_threads(read, chunk, workers):
+            if isinstance(pixels, DataError):
+                problems[image_id] = str(pixels)
+            else:
+                fresh[content] = pixels
+                contents[files[image_id]] = content_of[image_id] = content
+        store.add(fresh)
+        store.remember_files(contents)
+        if progress:
+            progress(len(chunk))
+    ordered = list(content_of)
+    row_of = dict(zip(ordered, store.rows_of([content_of[i] for i in ordered]).tolist(), strict=True))
+    return PixelTable(store, row_of, content_of, problems)
+
+
+def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int) -> Iterator[_Result]:
+    """Map in order, in line where `workers` is below 2."""
+    if workers < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(function, items)
+

@@ -1,0 +1,97 @@
+"""Bring captions and images together, and say what does not fit before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from img2seq.data.annotations import CaptionTable
+from img2seq.data.image import EXTENSIONS
+from img2seq.errors import DataError, did_you_mean, listed
+
+
+@dataclass
+class Problems:
+    """What is wrong with the data, by kind."""
+
+    by_kind: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, entries: Sequence[str]) -> None:
+        if entries:
+            self.by_kind.setdefault(kind, []).extend(entries)
+
+    def __bool__(self) -> bool:
+        return bool(self.by_kind)
+
+    def text(self, *, most: int = 10) -> str:
+        return "\n".join(f"{len(entries)} {kind}:\n{listed(entries, most=most)}" for kind, entries in self.by_kind.items())
+
+
+def image_id_of(name: str) -> str:
+    """Return the ID of a file name or of an ID written with a file's extension."""
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and stem and f".{extension.lower()}" in EXTENSIONS else name
+
+
+def find_images(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
+    """Return image files by ID, searched with subfolders, and a line for each ID that two files claim.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        parent = folder.parent
+        near = did_you_mean(folder.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
+        raise DataError(f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}")
+    found: dict[str, Path] = {}
+    clashes: list[str] = []
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                path = Path(root) / name
+                first = found.setdefault(image_id_of(name), path)
+                if first != path:
+                    clashes.append(f"{image_id_of(name)}: {first} and {path}")
+    if not found:
+        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none")
+    return found, clashes
+
+
+def captions_by_image(table: CaptionTable) -> dict[str, list[str]]:
+    """Return captions by image ID; `x` and `x.jpg` are one image."""
+    captions: dict[str, list[str]] = {}
+    for name, texts in table.captions.items():
+        captions.setdefault(image_id_of(name), []).extend(texts)
+    return captions
+
+
+def match_images(
+    captions: Mapping[str, Sequence[str]], folder: str | Path, input_name: str, problems: Problems
+) -> tuple[dict[str, Path], int]:
+    """Return the image file of every captioned ID, and how many images have no caption."""
+    found, clashes = find_images(folder)
+    problems.add(f"ID(s) of input {input_name} are claimed by two files", clashes)
+    missing = [image_id for image_id in captions if image_id not in found]
+    if len(missing) == len(captions):
+        example, some = next(iter(captions)), next(iter(found.values()))
+        raise DataError(f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {example!r}, an image is {some.name!r}")
+    problems.add(f"ID(s) with captions have no image in {folder}", missing)
+    return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(missing)
+
+
+def settle(problems: Problems, policy: Literal["error", "skip"]) -> str:
+    """Raise what is wrong, or under the policy `skip` return it as a message.
+
+    Raises:
+        DataError: under the policy `error`, listing every kind of problem with counts.
+    """
+    if not problems:
+        return ""
+    if policy == "error":
+        raise DataError(f"{problems.text()}\nCorrect the data, or leave these out with globals.basic_experiment.on_bad_data: skip")
+    return f"left out (on_bad_data: skip):\n{problems.text()}"

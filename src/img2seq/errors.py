@@ -1,0 +1,56 @@
+"""Every error a user can cause, as one tree.
+
+    Img2SeqError            exit code 2: the input is wrong, nothing was lost
+    ├── ConfigError         a YAML file or an override on the command line
+    ├── DataError           photographs, captions, ids, vocabularies
+    ├── ModelError          encoders, weights, shapes
+    ├── RunError            a run folder: exists already, incomplete, does not match
+    └── ScoreError          results or references that cannot be scored
+
+A message names the file, the place in it, what was expected, what was found and the nearest right name.
+Only `cli.py` turns an error into an exit code; nothing else in the package exits.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Img2SeqError(Exception):
+    """Report wrong input in one message that a user can act on."""
+
+
+class ConfigError(Img2SeqError):
+    """A configuration that cannot be used."""
+
+
+class DataError(Img2SeqError):
+    """Images or captions that cannot be used."""
+
+
+class ModelError(Img2SeqError):
+    """A model that cannot be built or whose weights cannot be loaded."""
+
+
+class RunError(Img2SeqError):
+    """A run folder that cannot be read or must not be written."""
+
+
+class ScoreError(Img2SeqError):
+    """Results or references that cannot be scored."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known name, or "" where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listed(items: Iterable[str], *, most: int = 10) -> str:
+    """Return one indented line per item, the first `most` of them, and how many were left out."""
+    items = list(items)
+    lines = [f"  {item}" for item in items[:most]]
+    if len(items) > most:
+        lines.append(f"  ... and {len(items) - most} more")
+    return "\n".join(lines)

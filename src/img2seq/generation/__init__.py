@@ -1,0 +1,1 @@
+"""Captions from a trained model: one cache, one search."""

@@ -1,0 +1,1 @@
+"""The model: an image encoder, and a causal decoder that attends to what it sees. Reads no files but weights."""

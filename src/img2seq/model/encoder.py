@@ -1,0 +1,140 @@
+"""Images to context vectors: an encoder from timm, whose feature map is kept as a grid.
+
+Shapes: B images, C channels of the feature map, P places of its grid (and class tokens, where there are any), D decoder width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from img2seq.errors import ModelError, did_you_mean
+from img2seq.model.weights import read_pretrained
+
+
+class ImageEncoder(nn.Module):
+    """An encoder by timm's name; (B, channels, height, width) uint8 pixels to (B, P, C) features.
+
+    Args:
+        name: of a timm model.
+        height: of the pixels.
+        width: of the pixels.
+        mean: of each channel, pixel values in 0..1.
+        std: of each channel, pixel values in 0..1.
+        options: further keyword arguments for timm.create_model.
+        pretrained: fetch timm's weights from the model hub.
+        weights: a file of pretrained weights in place of the hub's, see `weights.read_pretrained`.
+        frozen: keep weights and batch statistics as they are; no gradient is computed.
+
+    Raises:
+        ModelError: for an unknown name, options it does not take, weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        height: int,
+        width: int,
+        mean: list[float],
+        std: list[float],
+        options: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+        weights: str | None = None,
+        frozen: bool = False,
+    ):
+        super().__init__()
+        self.frozen = frozen
+        self.backbone = _create(name, height, width, len(mean), dict(options or {}), pretrained and weights is None)
+        if weights is not None:
+            read_pretrained(self.backbone, weights, name)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1))
+        self.scale: Tensor
+        self.shift: Tensor
+        self.requires_grad_(not frozen)
+        self.backbone.to(memory_format=torch.channels_last)
+        self.n_places, self.n_features = self._measure(name, height, width, len(mean))
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Set training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
+        x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self._as_sequence(self.backbone.forward_features(x))
+
+    def _as_sequence(self, features: Tensor) -> Tensor:
+        if features.ndim == 4:  # (B, C, H, W), or (B, H, W, C) as Swin gives it
+            if features.shape[1] != self.backbone.num_features:
+                features = features.permute(0, 3, 1, 2)
+            features = features.flatten(2).transpose(1, 2)
+        return features
+
+    @torch.no_grad()
+    def _measure(self, name: str, height: int, width: int, channels: int) -> tuple[int, int]:
+        training = self.training
+        self.eval()
+        try:
+            features = self(torch.zeros(1, channels, height, width, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
+        self.train(training)
+        if features.ndim != 3 or features.shape[1] == 0:
+            raise ModelError(f"model_type: {name} gives features of shape {tuple(features.shape)}, expected a map or a sequence")
+        return features.shape[1], features.shape[2]
+
+
+def _create(name: str, height: int, width: int, channels: int, options: dict[str, Any], pretrained: bool) -> nn.Module:
+    import timm  # imports torchvision: only where an encoder is built
+
+    if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
+        known = timm.list_models()
+        hint = did_you_mean(name, known) or " `timm.list_models()` prints all names."
+        raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
+    config = timm.models.get_pretrained_cfg(name.split(".")[0])
+    if config is not None and config.fixed_input_size:
+        options.setdefault("img_size", (height, width))
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
+    except TypeError as error:
+        raise ModelError(f"model_init_config: {name}: {str(error).split('.')[-1]}") from error
+    except Exception as error:
+        if pretrained:
+            raise ModelError(
+                f"model_type: the pretrained weights of {name} cannot be fetched from the model hub ({type(error).__name__}). "
+                "Give a file with model_config.pretrained_weights: PATH, or set pretrained_model: false"
+            ) from error
+        raise ModelError(f"model_type: {name} cannot be built: {error}") from error
+    return model
+
+
+class ContextProjection(nn.Module):
+    """Features of one input to the decoder's memory: (B, P, C) to (B, P, D).
+
+    Each place of the grid has a learned position, and the input a learned type vector, so that the decoder can tell places
+    and inputs apart.
+    """
+
+    def __init__(self, n_places: int, n_features: int, width: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(n_features)
+        self.linear = nn.Linear(n_features, width)
+        self.place = nn.Parameter(0.02 * torch.randn(n_places, width))
+        self.kind = nn.Parameter(0.02 * torch.randn(width))
+        self.out_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, P, D) context vectors of (B, P, C) features."""
+        x = self.linear(self.norm(features.to(self.linear.weight.dtype)))
+        return self.dropout(self.out_norm(x + self.place + self.kind))
+

@@ -1,0 +1,44 @@
+"""Tell the user what is being done: lines and bars on standard error, lines also in the run's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class Announcer:
+    """Lines and progress bars.
+
+    Args:
+        level: the least severe lines to show.
+        bars: whether to show bars.
+        log: a file that lines of every severity are appended to.
+    """
+
+    def __init__(self, *, level: str = "info", bars: bool = True, log: Path | None = None):
+        self.level, self.bars, self.log = level, bars, log
+
+    def say(self, text: str, *, level: str = "info") -> None:
+        """Show a line, above any bar, and append it to the log."""
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<7} {text}\n")
+        if LEVELS.index(level) >= LEVELS.index(self.level):
+            tqdm.write(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self.say(f"warning: {text}", level="warning")
+
+    @contextmanager
+    def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[[int], None]]:
+        """Show a bar with rate and time left; the function it gives advances it."""
+        with tqdm(total=total, desc=what, unit=f" {unit}", disable=not self.bars, leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
+            yield lambda n: None if bar.update(n) else None

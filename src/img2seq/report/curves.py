@@ -1,0 +1,111 @@
+"""Training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#3d6fb6", "#d1642b", "#3f8f5f", "#8a5bb0", "#b0893a", "#5a6570")
+FONT = {"font.family": "DejaVu Sans", "font.size": 10.5, "svg.fonttype": "none", "axes.titlesize": 12}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses of one run, in nats per token, against steps."""
+
+    name: str
+    train_steps: Sequence[int]
+    train_losses: Sequence[float]
+    valid_steps: Sequence[int]
+    valid_losses: Sequence[float]
+
+
+def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dark: bool = False) -> Figure:
+    """Return a figure of the runs' losses: validation as marked lines, smoothed training losses as thin ones.
+
+    Args:
+        curves: one for each run.
+        title: above the figure.
+        skip_steps: first steps to leave out, at most a tenth of the run.
+        dark: for a dark page.
+    """
+    from matplotlib.figure import Figure
+
+    ink = "#e6e3dc" if dark else "#2b2e33"
+    figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    style(axes, ink, dark)
+    last = max((max([*c.train_steps, *c.valid_steps], default=0) for c in curves), default=0)
+    skip = min(skip_steps, last // 10)
+    for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+        smooth = [(s, loss) for s, loss in zip(curve.train_steps, smoothed(curve.train_losses), strict=True) if s > skip]
+        axes.plot([s for s, _ in smooth], [loss for _, loss in smooth], color=colour, alpha=0.45, linewidth=1.1)
+        valid = [(s, loss) for s, loss in zip(curve.valid_steps, curve.valid_losses, strict=True) if s > skip]
+        marker = "o" if len(valid) <= 40 else ""
+        axes.plot(
+            [s for s, _ in valid], [loss for _, loss in valid], color=colour, linewidth=2, marker=marker, markersize=4.5, label=f"{curve.name}: validation"
+        )
+        axes.plot([], [], color=colour, alpha=0.45, linewidth=1.1, label=f"{curve.name}: training")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title(title, color=ink, loc="left", pad=10)
+    legend = axes.legend(frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_color(ink)
+    return figure
+
+
+def style(axes: Axes, ink: str, dark: bool) -> None:
+    """Draw axes quietly, in the page's ink."""
+    axes.set_facecolor("none")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#6b7079" if dark else "#b9bcc2")
+    axes.tick_params(colors=ink, labelsize=9)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    axes.grid(True, color="#3b3f47" if dark else "#e8e8ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def smoothed(values: Sequence[float], window: int = 0) -> list[float]:
+    """Return running means over the last `window` values; by default a fiftieth of them."""
+    window = window or max(1, len(values) // 50)
+    result, total = [], 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - window] if i >= window else 0.0)
+        result.append(total / min(i + 1, window))
+    return result
+
+
+def draw_learning_rate(rates: Sequence[float]) -> Figure:
+    """Return a figure of the learning rate over the whole run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    style(axes, "#2b2e33", dark=False)
+    axes.plot(range(1, len(rates) + 1), rates, color=COLOURS[0], linewidth=2)
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, *, formats: Sequence[str] = ("png", "pdf")) -> None:
+    """Write a figure beside `path` in each format, on white."""
+    import matplotlib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(FONT):
+        for kind in formats:
+            temporary = path.with_name(f".{path.name}.tmp.{kind}")
+            figure.savefig(temporary, dpi=150, facecolor="white", format=kind)
+            temporary.replace(path.with_suffix(f".{kind}"))

@@ -1,0 +1,77 @@
+"""Pictures with what was generated and what people wrote beneath them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+CELL_WIDTH, PICTURE_HEIGHT, MARGIN, LINE = 300, 225, 18, 18
+CHARACTERS = 42
+INK, QUIET, PAPER, FRAME = "#22252a", "#6b7079", "#ffffff", "#e3e4e7"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated caption with its picture, where there is one, and what people wrote."""
+
+    image_id: str
+    generated: str
+    true: Sequence[str]
+    picture: Image.Image | None
+
+
+def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 3) -> Image.Image:
+    """Return one picture with all samples in a grid that a person can read."""
+    regular, bold = (_font(name, 14) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"))
+    blocks = [_lines(sample) for sample in samples]
+    text_height = LINE * max((len(lines) for lines in blocks), default=0)
+    with_pictures = any(sample.picture is not None for sample in samples)
+    cell_height = text_height + MARGIN + (PICTURE_HEIGHT + 10 if with_pictures else 0)
+    n_rows = math.ceil(len(samples) / columns)
+    sheet = Image.new("RGB", (columns * (CELL_WIDTH + MARGIN) + MARGIN, n_rows * cell_height + 52), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 16), title, fill=INK, font=_font("DejaVuSans-Bold.ttf", 17))
+    for i, (sample, lines) in enumerate(zip(samples, blocks, strict=True)):
+        x, y = MARGIN + (i % columns) * (CELL_WIDTH + MARGIN), 52 + (i // columns) * cell_height
+        if sample.picture is not None:
+            picture = ImageOps.contain(sample.picture.convert("RGB"), (CELL_WIDTH, PICTURE_HEIGHT), Image.Resampling.BICUBIC)
+            draw.rectangle((x, y, x + CELL_WIDTH - 1, y + PICTURE_HEIGHT - 1), fill=FRAME)
+            sheet.paste(picture, (x + (CELL_WIDTH - picture.width) // 2, y + (PICTURE_HEIGHT - picture.height) // 2))
+        if with_pictures:
+            y += PICTURE_HEIGHT + 8
+        for text, is_generated in lines:
+            draw.text((x, y), text, fill=INK if is_generated else QUIET, font=bold if is_generated else regular)
+            y += LINE
+    return sheet
+
+
+def _lines(sample: Sample) -> list[tuple[str, bool]]:
+    generated = textwrap.wrap(sample.generated, CHARACTERS - 4) or ["(nothing)"]
+    lines = [(line, True) for line in generated]
+    for true in sample.true[:2]:
+        lines += [(line, False) for line in textwrap.wrap(true, CHARACTERS)]
+    return lines
+
+
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return one of the fonts that matplotlib ships, so that grids look alike on every machine."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def thumbnail(path: Path, side: int = 320) -> Image.Image:
+    """Return a file's picture, upright and at most `side` pixels on its longer side."""
+    with Image.open(path) as image:
+        image.draft("RGB", (side, side))
+        upright = ImageOps.exif_transpose(image)
+        upright.thumbnail((side, side))
+        if upright.has_transparency_data:
+            rgba = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return upright.convert("RGB")

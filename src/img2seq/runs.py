@@ -1,0 +1,147 @@
+"""What a run folder holds. Every file in it is read and written through the paths named here.
+
+    config.yaml                 the resolved configuration, one experiment file
+    sources.txt                 the same, each value with where it came from
+    facts.json                  what the data decided: lengths, normalisation, vocabulary size, parameters
+    tokenizer.json              the vocabulary and how captions are cut
+    split.json                  image ids of the training and the validation part
+    data_report.txt             what was left out and why (empty where nothing was)
+    environment.json            versions, machine, threads, command line
+    model.txt                   every layer with its shapes
+    history_train.csv           one row a step: loss in nats per token, learning rate, gradient norm
+    history_valid.csv           one row an evaluation: losses, perplexity, speed
+    log.txt                     what the run said
+    tensorboard/                the same figures as events
+    figures/                    training_curve_LOSS.png and .pdf, learning_rate.png
+    results/<output>/<output>/samples/<step>/
+        auto/<n>_generated.txt  a sampled caption of a validation image
+        auto/<n>_true.txt       what people wrote
+        auto/<n>_inputs/<input>.png     the image as the model saw it, <output>.txt the beginning it was given
+        manual/...              the same for sampling_config.manual_inputs
+        grid.png                all of them in one picture
+        meta.json               which image is which
+    samples                     a link to the folder above
+    checkpoints/step-<n>/       see checkpoints.py
+    validation/                 of the best checkpoint, written at the end: summary.json, images.csv (loss of each image,
+                                with its own and with another's pictures), captions.json, pictures/
+
+The folder is complete: moved to another machine it can be used there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from img2seq.config.load import load_config
+from img2seq.config.schema import Experiment
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.errors import RunError, did_you_mean
+
+
+class RunFolder:
+    """Paths of a run's files."""
+
+    def __init__(self, path: str | Path):
+        self.path = path = Path(path)
+        self.name = path.resolve().name
+        self.config = path / "config.yaml"
+        self.sources = path / "sources.txt"
+        self.facts = path / "facts.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.split = path / "split.json"
+        self.data_report = path / "data_report.txt"
+        self.environment = path / "environment.json"
+        self.model_text = path / "model.txt"
+        self.history_train = path / "history_train.csv"
+        self.history_valid = path / "history_valid.csv"
+        self.log = path / "log.txt"
+        self.tensorboard = path / "tensorboard"
+        self.figures = path / "figures"
+        self.checkpoints = path / "checkpoints"
+        self.validation = path / "validation"
+
+    def samples(self, output_name: str) -> Path:
+        """Return where the tutorial's scripts look for samples."""
+        return self.path / "results" / output_name / output_name / "samples"
+
+    def link_samples(self, output_name: str) -> None:
+        """Let `samples` at the top of the run lead to the samples folder, where links can be made."""
+        self.samples(output_name).mkdir(parents=True, exist_ok=True)
+        link = self.path / "samples"
+        if not link.is_symlink():
+            try:
+                link.symlink_to(self.samples(output_name).relative_to(self.path), target_is_directory=True)
+            except OSError:
+                pass  # a convenience only: some file systems have no links
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """Return an existing run. Raises RunError, with the nearest name, if there is none."""
+    run = RunFolder(path)
+    if not run.config.is_file():
+        parent = run.path.parent
+        siblings = [p.name for p in parent.iterdir() if (p / "config.yaml").is_file()] if parent.is_dir() else []
+        found = "a folder without config.yaml" if run.path.is_dir() else "a file" if run.path.exists() else "nothing"
+        raise RunError(f"{path}: expected a run folder, found {found}.{did_you_mean(run.path.name, siblings)}")
+    return run
+
+
+def read_config(run: RunFolder) -> Experiment:
+    """Return the resolved configuration of a run."""
+    return load_config(run.config)
+
+
+def read_tokenizer(run: RunFolder) -> Tokenizer:
+    """Return the tokenizer of a run."""
+    try:
+        return Tokenizer.from_json(run.tokenizer.read_text(encoding="utf-8"), str(run.tokenizer))
+    except OSError as error:
+        raise RunError(f"{run.tokenizer}: cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file of a run. Raises RunError if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON: {error}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that the file is always whole. Not-a-number is refused: it is not JSON."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is whole or absent, whenever the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of a run. Raises RunError if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV so that the file is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

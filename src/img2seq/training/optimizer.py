@@ -1,0 +1,93 @@
+"""Optimisers by their names in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from img2seq.config.schema import Optimization
+from img2seq.model.captioner import CaptionModel
+
+
+class AdaBelief(Optimizer):
+    """AdaBelief (Zhuang 2020): Adam whose step shrinks where gradients differ from their mean.
+
+    Differs from the authors' package in that the rectified warm-up is left out; the schedule warms up.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: decay of the mean, and of the squared distance from it.
+        eps: added to that distance and to its root.
+        weight_decay: through the gradient, or apart from it where `decoupled`.
+        decoupled: see weight_decay.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, betas: tuple[float, float], eps: float = 1e-16, weight_decay: float = 0.0, decoupled: bool = True
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(parameters, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        (b1, b2), lr, eps, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p] = {"step": torch.zeros(()), "mean": torch.zeros_like(p), "belief": torch.zeros_like(p)}
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        means = [self.state[p]["mean"] for p in parameters]
+        beliefs = [self.state[p]["belief"] for p in parameters]
+        for p in parameters:
+            self.state[p]["step"] += 1
+        step = float(self.state[parameters[0]]["step"])
+        if decay and group["decoupled"]:
+            torch._foreach_mul_(parameters, 1 - lr * decay)
+        elif decay:
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
+        torch._foreach_lerp_(means, gradients, 1 - b1)
+        distances = torch._foreach_sub(gradients, means)
+        torch._foreach_mul_(beliefs, b2)
+        torch._foreach_addcmul_(beliefs, distances, distances, 1 - b2)
+        torch._foreach_add_(beliefs, eps)
+        roots = torch._foreach_sqrt(beliefs)
+        torch._foreach_div_(roots, (1 - b2**step) ** 0.5)
+        torch._foreach_add_(roots, eps)
+        torch._foreach_addcdiv_(parameters, means, roots, value=-lr / (1 - b1**step))
+
+
+def build_optimizer(model: CaptionModel, config: Optimization, encoder_lr_factors: dict[str, float]) -> Optimizer:
+    """Return the optimiser over four kinds of parameters: decayed or not, encoder or not.
+
+    Each group keeps the factor of its learning rate under `lr_factor`.
+    """
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part, _, rest = name.partition(".")
+            factor = encoder_lr_factors[rest.partition(".")[0]] if part == "encoders" else 1.0
+            groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
+    listed = [
+        {"params": parameters, "lr_factor": factor, "weight_decay": config.wd if decayed else 0.0}
+        for (factor, decayed), parameters in groups.items()
+    ]
+    betas = (config.b1, config.b2)
+    match config.optimizer:
+        case "adamw":
+            return AdamW(listed, lr=config.lr, betas=betas, fused=True)
+        case "adam":
+            return Adam(listed, lr=config.lr, betas=betas, fused=True)
+        case "sgdm":
+            return SGD(listed, lr=config.lr, momentum=0.9, fused=True)
+        case "adabelief" | "adabeliefw":
+            return AdaBelief(listed, lr=config.lr, betas=betas, decoupled=config.optimizer == "adabeliefw")

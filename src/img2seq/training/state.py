@@ -1,0 +1,91 @@
+"""The position in training: a few numbers, from which everything else follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from img2seq.errors import RunError
+from img2seq.model.captioner import CaptionModel
+from img2seq.training.average import WeightAverage
+from img2seq.checkpoints import Checkpoint
+
+
+@dataclass
+class TrainState:
+    """Where training stands after a step.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: the current epoch, from 0.
+        batch: batches of this epoch done.
+        best_loss: lowest validation loss so far.
+        evaluations_since_best: evaluations without a lower one.
+        plateau_count: the same since `plateau` last lowered the rate.
+        n_falls: how often `plateau` has lowered the rate.
+        train_nats: sum of training losses since the last evaluation.
+        train_tokens: tokens they were taken over.
+        captions: captions trained on since the run began.
+        train_time_s: time spent in training steps.
+        elapsed_s: time since the run began, all sittings together.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_loss: float | None = None
+    evaluations_since_best: int = 0
+    plateau_count: int = 0
+    n_falls: int = 0
+    train_nats: float = 0.0
+    train_tokens: int = 0
+    captions: int = 0
+    train_time_s: float = 0.0
+    elapsed_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def training_tensors(model: CaptionModel, optimizer: Optimizer, average: WeightAverage) -> dict[str, Tensor]:
+    """Return what a resumed run needs beside the weights to use: optimiser state, trained weights, their average."""
+    tensors: dict[str, Tensor] = {}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{number}.{name}"] = value
+    if average.active:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
+        tensors |= {f"trained.{name}": p for name, p in model.named_parameters() if p.requires_grad}
+    return tensors
+
+
+def restore(checkpoint: Checkpoint, model: CaptionModel, optimizer: Optimizer, average: WeightAverage) -> TrainState:
+    """Put model, optimiser and average back as they were when the checkpoint was saved, and return the position."""
+    data = checkpoint.state()
+    try:
+        state = TrainState(**data["position"])
+        average.n_averaged = data["n_averaged"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error}") from error
+    weights, tensors = load_file(checkpoint.weights), load_file(checkpoint.training)
+    for name, tensor in tensors.items():
+        if name.startswith("trained."):
+            weights[name.removeprefix("trained.")] = tensor
+    model.load_state_dict(weights)
+    average.tensors = {
+        name.removeprefix("average."): tensor.to(model.device) for name, tensor in tensors.items() if name.startswith("average.")
+    }
+    saved: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            saved.setdefault(int(number), {})[key] = tensor
+    with torch.no_grad():
+        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
