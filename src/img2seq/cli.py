@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser("demo", help="the main job on generated pictures, in a few minutes", allow_abbrev=False)
     demo.add_argument("--output", metavar="DIR", default="runs/demo", help="where data, runs and report go (default: runs/demo)")
     demo.add_argument("--seed", type=int, default=0, help="of the scenes and of training")
+    demo.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left there")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -138,5 +139,5 @@ def _config_show(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.demo.main_job import demo
 
-    print(demo(arguments.output, seed=arguments.seed))
+    print(demo(arguments.output, seed=arguments.seed, overwrite=arguments.overwrite))
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from img2seq.config.schema import SamplingConfig
-from img2seq.errors import ConfigError
+from img2seq.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,15 @@ class Decoding:
     def n_rows(self) -> int:
         """Return how many captions of an image are built side by side."""
         return {"greedy": 1, "beam": self.beam_size, "sample": self.n_best}[self.method]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Decoding:
+        """Return settings from names and values. Raises ConfigError for an unknown name, with the nearest one."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"decoding: unknown setting {name!r}.{did_you_mean(name, known)}")
+        return cls(**values)
 
     @classmethod
     def sampling(cls, config: SamplingConfig, *, seed: int) -> Decoding:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from img2seq.runs import RunFolder, read_table
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -24,6 +26,18 @@ class Curve:
     train_losses: Sequence[float]
     valid_steps: Sequence[int]
     valid_losses: Sequence[float]
+
+
+def read_curve(run: RunFolder) -> Curve:
+    """Return a run's losses from its history."""
+    train, valid = read_table(run.history_train), read_table(run.history_valid)
+    return Curve(
+        run.name,
+        [int(row["iteration"]) for row in train],
+        [float(row["loss"]) for row in train],
+        [int(row["iteration"]) for row in valid],
+        [float(row["valid_loss"]) for row in valid],
+    )
 
 
 def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dark: bool = False) -> Figure:

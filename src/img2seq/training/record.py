@@ -19,7 +19,7 @@ from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
 from img2seq.model.captioner import CaptionModel
 from img2seq.progress import Announcer
-from img2seq.report.curves import Curve, draw_learning_rate, draw_losses, save_figure
+from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
 from img2seq.runs import RunFolder, read_table, write_json, write_table, write_text
 from img2seq.training.state import TrainState
@@ -235,14 +235,3 @@ def gallery_ids(image_ids: list[str], n: int) -> list[str]:
     """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
     return sorted(image_ids, key=lambda image_id: seed_of("gallery", image_id))[:n]
 
-
-def read_curve(run: RunFolder) -> Curve:
-    """Return a run's losses from its history."""
-    train, valid = read_table(run.history_train), read_table(run.history_valid)
-    return Curve(
-        run.name,
-        [int(row["iteration"]) for row in train],
-        [float(row["loss"]) for row in train],
-        [int(row["iteration"]) for row in valid],
-        [float(row["valid_loss"]) for row in valid],
-    )

@@ -1,0 +1,1 @@
+"""The embedded data set of `img2seq demo`: generated scenes with five true captions each."""

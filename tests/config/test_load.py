@@ -1,0 +1,232 @@
+"""Loading: what a user may write, and what each mistake is answered with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from img2seq.config.load import ConfigFiles, describe, load, load_config, to_plain, to_yaml
+from img2seq.config.schema import Experiment, Section
+from img2seq.config.yaml_reader import parse_yaml, scalar
+from img2seq.errors import ConfigError
+
+CONF = SHARED / "tutorial/conf"
+
+
+def tutorial(*overrides: str, with_image: bool = True) -> Experiment:
+    files = ConfigFiles(
+        globals=[str(CONF / "globals.yaml")],
+        inputs=[str(CONF / "inputs_resnet18.yaml")] if with_image else [],
+        fusion=[str(CONF / "fusion.yaml")],
+        outputs=[str(CONF / "output.yaml")],
+    )
+    return load(files, overrides).experiment
+
+
+@needs_tutorial
+def test_the_tutorials_four_files_load_unchanged() -> None:
+    config = tutorial()
+    assert config.globals.optimization.optimizer == "adabelief"
+    assert config.globals.basic_experiment.valid_size == 500
+    assert config.inputs[0].input_type_info.height_width == (64, 64)
+    assert config.output.output_type_info.max_length == 32
+    assert config.output.model.model_init_config.num_layers == 6
+    assert config.output.sampling_config.generated_sequence_length == 64
+    assert tutorial(with_image=False).inputs == []
+
+
+@needs_tutorial
+def test_overrides_go_by_section_name_input_name_and_file_stem() -> None:
+    config = tutorial(
+        "globals.optimization.lr=3e-4",
+        "inputs.image_captioning.model_config.pretrained_model=false",
+        "inputs_resnet18.input_type_info.size=[48, 32]",
+        "outputs.captions.output_type_info.max_length=24",
+        "output.output_type_info.min_freq=5",
+        "globals.basic_experiment.manual_valid_ids_file=None",
+    )
+    assert config.globals.optimization.lr == 3e-4
+    assert config.inputs[0].model.pretrained_model is False
+    assert config.inputs[0].input_type_info.height_width == (48, 32)
+    assert (config.output.output_type_info.max_length, config.output.output_type_info.min_freq) == (24, 5)
+
+
+# Field, default: of the framework the tutorial was written for, version 0.23.0 (its published schema).
+PEER_DEFAULTS = """
+globals.basic_experiment: n_epochs=10 batch_size=64 valid_size=0.1 manual_valid_ids_file=None dataloader_workers=0 device=cpu memory_dataset=False
+globals.model: compile_model=False n_iter_before_swa=None pretrained_checkpoint=None strict_pretrained_loading=True
+globals.optimization: optimizer=adamw lr=0.0003 lr_lb=0.0 b1=0.9 b2=0.999 wd=0.0001 gradient_clipping=1.0 gradient_accumulation_steps=None gradient_noise=0.0
+globals.lr_schedule: lr_schedule=plateau lr_plateau_patience=10 lr_plateau_factor=0.2 warmup_steps=auto plot_lr_schedule=False
+globals.training_control: early_stopping_patience=10 early_stopping_buffer=None weighted_sampling_columns=None mixing_alpha=0.0
+globals.evaluation_checkpoint: sample_interval=200 saved_result_detail_level=5 checkpoint_interval=None n_saved_models=1
+globals.attribution_analysis: compute_attributions=False max_attributions_per_class=None attributions_every_sample_factor=1 attribution_background_samples=256
+globals.visualization_logging: plot_skip_steps=200 no_pbar=False log_level=info save_model_diagram=False
+globals.data_preparation: streaming_setup_samples=10000 streaming_batch_size=None
+globals.accelerator: hardware=auto precision=32-true strategy=auto devices=auto num_nodes=1
+inputs.0.input_type_info: auto_augment=True size=[64] resize_approach=resize adaptive_normalization_max_samples=None mean_normalization_values=None stds_normalization_values=None mode=None num_channels=None mixing_subtype=mixup modality_dropout_rate=0.0
+inputs.0.model_config: num_output_features=0 pretrained_model=False freeze_pretrained_model=False
+outputs.0.output_type_info: vocab_file=None max_length=average sampling_strategy_if_longer=uniform min_freq=10 split_on=' ' tokenizer=None tokenizer_language=None adaptive_tokenizer_max_vocab_size=None sequence_operation=autoregressive
+outputs.0.sampling_config: manual_inputs=[] n_eval_inputs=10 generated_sequence_length=64 repetition_penalty=1.1 repetition_penalty_max_window=64 frequency_penalty=0.1 frequency_penalty_max_window=128 temperature=0.7 top_k=20 top_p=0.9 tau=0.95
+outputs.0.model_config: model_type=sequence embedding_dim=64 position=encode position_dropout=0.1
+outputs.0.model_config.model_init_config: num_heads=8 num_layers=2 dim_feedforward=auto dropout=0.1
+"""
+
+
+def minimal() -> dict[str, Any]:
+    return {
+        "globals": {"basic_experiment": {"output_folder": "runs/x"}},
+        "inputs": [{"input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"}, "model_config": {"model_type": "resnet18"}}],
+        "outputs": [{"output_info": {"output_source": "c.csv", "output_name": "captions", "output_type": "sequence"}}],
+    }
+
+
+def test_every_field_of_the_peer_exists_with_its_default() -> None:
+    plain = to_plain(Experiment.model_validate(minimal()))
+    for line in PEER_DEFAULTS.strip().splitlines():
+        path, _, fields = line.partition(": ")
+        section = plain
+        for key in path.split("."):
+            section = section[int(key) if key.isdigit() else key]  # type: ignore[index]
+        for field in fields.replace("' '", "<space>").split(" "):
+            name, _, default = field.partition("=")
+            assert str(section[name]) == default.replace("<space>", " "), f"{path}.{name}"
+
+
+def test_every_field_says_what_it_means() -> None:
+    def walk(model: type[Section]) -> None:
+        for name, field in model.model_fields.items():
+            nested = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type) and issubclass(t, Section)]
+            assert field.description or nested, f"{model.__name__}.{name}"
+            for inner in nested:
+                walk(inner)
+
+    walk(Experiment)
+
+
+# One mistake each: (override, what the message must hold besides the place).
+MISTAKES = [
+    ("globals.optimization.lrr=0.1", ["unknown key", "'lr'"]),
+    ("globals.optimization.learning_rate=0.1", ["unknown key", "'lr'"]),
+    ("globals.optimization.lr=fast", ["expected a number", "'fast'"]),
+    ("globals.optimization.lr=.nan", ["finite"]),
+    ("globals.optimization.lr=-1", ["greater than 0"]),
+    ("globals.optimization.optimizer=adamww", ["'adamw'", "Did you mean"]),
+    ("globals.basic_experiment.batch_size=1e3", ["whole number"]),
+    ("globals.basic_experiment.batch_size='64'", ["whole number"]),
+    ("globals.basic_experiment.memory_dataset=on", ["true or false", "'on'"]),
+    ("globals.basic_experiment.valid_size=1.5", ["below 1"]),
+    ("globals.training_control.mixing_alpha=0.2", ["not supported"]),
+    ("globals.attribution_analysis.compute_attributions=true", ["not supported"]),
+    ("globals.accelerator.num_nodes=2", ["not supported"]),
+    ("globals.model.n_iter_before_swa=3 globals.model.ema_decay=0.9", ["cannot be combined"]),
+    ("inputs.photo.input_info.input_type=omics", ["expected 'image'", "omics"]),
+    ("inputs.photo.input_type_info.size=[64, 64, 3]", ["at most 2"]),
+    ("inputs.photo.input_type_info.mean_normalization_values=[0.5]", ["expected 3 values"]),
+    ("inputs.photo.model_config.cache_features=true", ["freeze_pretrained_model"]),
+    ("fusion.model_type=mlp-residual", ["pass-through"]),
+    ("fusion.model_config.n_layers=2", ["not supported"]),
+    ("outputs.captions.output_type_info.tokenizer=spacy", ["'bpe'"]),
+    ("outputs.captions.output_type_info.max_length=longest", ["'max'", "whole number"]),
+    ("outputs.captions.model_config.embedding_dim=30", ["multiple of num_heads"]),
+    ("outputs.captions.sampling_config.presence_penalty=1", ["not supported", "frequency_penalty"]),
+    ("outputs.captions.sampling_config.top_p=0", ["greater than 0"]),
+]
+
+
+@pytest.mark.parametrize(("override", "expected"), MISTAKES, ids=[m[0] for m in MISTAKES])
+def test_each_mistake_is_one_clear_error(override: str, expected: list[str], tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "experiment.yaml", minimal())
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, *(override.split(" ") if " globals" in override else [override]))
+    message = str(caught.value)
+    assert "command line: " in message
+    assert len(message.splitlines()) == 1
+    for part in expected:
+        assert part in message, message
+
+
+def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(minimal(), sort_keys=False).replace("output_folder: runs/x", "output_folder: runs/x\n    n_epoch: 3"))
+    with pytest.raises(ConfigError, match=rf"{path}:4: globals.basic_experiment.n_epoch: unknown key. Did you mean 'n_epochs'"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "f:3: a: given twice, first on line 1"),
+        ("a: &x 1\nb: *x\n", "aliases"),
+        ("a: !!python/object:os.system 1\n", "tags are not supported"),
+        ("a: [1, 2\n", "f:2: not valid YAML"),
+        ("? [1]\n: 2\n", "expected a name as key"),
+        ("a: " + "[" * 5000, "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_more_than_plain_data_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match="f") as caught:
+        parse_yaml(text, "f")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("012", "012"), ("on", "on"), ("3:20", "3:20"), ("True", True), ("~", None), ("-7", -7), (".5", 0.5), ("1_000", "1_000")],
+)
+def test_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
+    assert scalar(text) == value
+    assert type(scalar(text)) is type(value)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20))
+def test_a_resolved_configuration_reads_back_equal_whatever_its_texts(text: str) -> None:
+    data = minimal()
+    data["outputs"][0]["output_info"]["output_source"] = text
+    config = Experiment.model_validate(data)
+    assert Experiment.model_validate(parse_yaml(to_yaml(config), "f").data) == config
+
+
+SHIPPED = [path for path in sorted([*(ROOT / "examples").rglob("*.yaml"), *(ROOT / "src").rglob("*.yaml")]) if "data" not in path.relative_to(ROOT).parts]
+
+
+@pytest.mark.parametrize("path", [p for p in SHIPPED if p.name == "experiment.yaml"], ids=str)
+def test_one_changed_letter_in_any_shipped_key_is_refused(path: Path, tmp_path: Path) -> None:
+    load_config(path)
+    document = parse_yaml(path.read_text(), "f")
+    keys = {str(key[-1]) for key in document.sources if key and isinstance(key[-1], str)} - {"channels", "output_stride"}
+    text = path.read_text()
+    for key in sorted(keys):
+        broken = text.replace(f"{key}:", f"{key}x:")
+        assert broken != text
+        changed = tmp_path / "experiment.yaml"
+        changed.write_text(broken)
+        with pytest.raises(ConfigError, match=key):
+            load_config(changed)
+
+
+def test_describe_says_where_each_value_came_from(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "experiment.yaml", minimal())
+    lines = describe(load(ConfigFiles(experiment=str(path)), ["globals.optimization.lr=0.01"])).splitlines()
+    source = {line.split(":")[0]: line.rpartition("# ")[2] for line in lines}
+    assert source["globals.optimization.lr"] == "command line"
+    assert source["globals.basic_experiment.output_folder"] == f"{path}:3"
+    assert source["globals.optimization.b1"] == "default"
+
+
+def test_the_schema_is_json_schema() -> None:
+    schema = Experiment.model_json_schema(by_alias=True)
+    assert json.loads(json.dumps(schema))["properties"].keys() == {"globals", "inputs", "fusion", "outputs"}
+
+
+def test_two_outputs_are_refused_with_the_reason(tmp_path: Path) -> None:
+    data = tiny_config(tmp_path)
+    data["outputs"].append(tiny_config(tmp_path)["outputs"][0])
+    with pytest.raises(ConfigError, match="one sequence output"):
+        load_config(write_yaml(tmp_path / "e.yaml", data))

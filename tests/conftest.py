@@ -1,0 +1,113 @@
+"""What tests share: a tiny data set of real image files, a tiny configuration, and the way to the shared data."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+needs_flickr8k = pytest.mark.skipif(not (SHARED / "data/flickr8k").is_dir(), reason="needs ../shared/data/flickr8k, which is not here")
+needs_tutorial = pytest.mark.skipif(not (SHARED / "tutorial").is_dir(), reason="needs ../shared/tutorial, which is not here")
+
+COLOURS = {"red": "#d0342c", "green": "#2f9e44", "blue": "#1c5fd0", "black": "#181818"}
+SHAPES = ("ball", "box")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's cache out of the tests."""
+    monkeypatch.setenv("IMG2SEQ_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models are faster on one thread, and tests that run side by side do not fight for cores."""
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    yield
+
+
+def write_tiny_data(folder: Path, *, n: int = 24, captions: int = 2) -> None:
+    """Write n small pictures of one coloured shape and their captions: images/NNN.png, captions.csv."""
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for i in range(n):
+        colour, shape = list(COLOURS)[i % 4], SHAPES[i // 4 % 2]
+        image = Image.new("RGB", (40, 30), "#e8e4da")
+        draw = ImageDraw.Draw(image)
+        box = (4 + i % 5, 4, 24 + i % 5, 24)
+        (draw.ellipse if shape == "ball" else draw.rectangle)(box, fill=COLOURS[colour])
+        image.save(folder / "images" / f"{i:03}.png")
+        texts = (f"a {colour} {shape} .", f"there is one {shape} and it is {colour} .", f"the {shape} looks {colour} .")
+        rows += [(f"{i:03}", text) for text in texts[:captions]]
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("ID", "Sequence"), *rows])
+
+
+def tiny_config(folder: Path, *, with_image: bool = True) -> dict[str, Any]:
+    """Return a configuration over `write_tiny_data` that trains in a second."""
+    image_input = {
+        "input_info": {"input_source": str(folder / "images"), "input_name": "photo", "input_type": "image"},
+        "input_type_info": {"size": [32], "auto_augment": True},
+        "model_config": {"model_type": "test_resnet"},
+    }
+    return {
+        "globals": {
+            "basic_experiment": {"output_folder": str(folder / "run"), "n_epochs": 2, "batch_size": 8, "valid_size": 6},
+            "optimization": {"lr": 0.003},
+            "evaluation_checkpoint": {"sample_interval": 5},
+            "visualization_logging": {"no_pbar": True},
+        },
+        "inputs": [image_input] if with_image else [],
+        "outputs": [
+            {
+                "output_info": {"output_source": str(folder / "captions.csv"), "output_name": "captions", "output_type": "sequence"},
+                "output_type_info": {"max_length": "max", "min_freq": 1},
+                "model_config": {"embedding_dim": 16, "model_init_config": {"num_heads": 2, "num_layers": 2}},
+                "sampling_config": {"n_eval_inputs": 3, "generated_sequence_length": 12},
+            }
+        ],
+    }
+
+
+def write_yaml(path: Path, data: Any) -> Path:
+    """Write plain data as YAML."""
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Return a folder with the tiny data set and experiment.yaml."""
+    write_tiny_data(tmp_path)
+    write_yaml(tmp_path / "experiment.yaml", tiny_config(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return two finished tiny runs, (text only, image and text), trained once for all tests that only read them."""
+    from img2seq.config.load import ConfigFiles, load
+    from img2seq.training.loop import train
+
+    folder = tmp_path_factory.mktemp("finished")
+    os.environ["IMG2SEQ_CACHE"] = str(folder / "cache")
+    write_tiny_data(folder, n=32)
+    runs = []
+    for name, with_image in (("text", False), ("image", True)):
+        config = tiny_config(folder, with_image=with_image)
+        config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 12}
+        train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))
+        runs.append(folder / name)
+    return runs[0], runs[1]

@@ -1,0 +1,121 @@
+"""Captions, records and splits: what a table may hold, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import write_tiny_data
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from img2seq.data.annotations import clean_caption, read_captions
+from img2seq.data.records import Problems, find_images, image_id_of, match_images
+from img2seq.data.split import manual_split, random_split
+from img2seq.errors import DataError
+
+
+def table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "captions.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_ids_are_text_and_may_come_again(tmp_path: Path) -> None:
+    found = read_captions(table(tmp_path, 'ID,Sequence\n000000000009,A dog .\n9,"A cat, asleep ."\n000000000009,Two dogs .\n'))
+    assert found.captions == {"000000000009": ["A dog .", "Two dogs ."], "9": ["A cat, asleep ."]}
+
+
+def test_rows_that_cannot_be_used_are_named_by_line(tmp_path: Path) -> None:
+    found = read_captions(table(tmp_path, "ID,Sequence\na,fine\nb\n,text\nc,  \n"))
+    assert found.captions == {"a": ["fine"]}
+    assert [problem.split(":")[0] for problem in found.problems] == ["line 3", "line 4", "line 5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID,Caption\na,b\n", "expected the columns ID and Sequence, found 'ID', 'Caption'"),
+        ("", "found nothing"),
+        ("ID,Sequence\n", "found none"),
+        ('ID,Sequence\na,"b\n', "not a valid CSV row"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_captions(table(tmp_path, text))
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_bytes(b"ID,Sequence\na,caf\xe9\n")
+    with pytest.raises(DataError, match=r"captions\.csv:2: expected UTF-8 text, found byte 0xe9"):
+        read_captions(path)
+
+
+@given(st.text(max_size=60))
+def test_a_cleaned_caption_is_one_line_and_stays_as_it_is(text: str) -> None:
+    try:
+        cleaned = clean_caption(text)
+    except ValueError:
+        assert any("\ud800" <= char <= "\udfff" for char in text)
+        return
+    assert clean_caption(cleaned) == cleaned
+    assert len(cleaned.splitlines()) <= 1
+    assert "  " not in cleaned
+
+
+def test_composed_and_decomposed_letters_are_one() -> None:
+    assert clean_caption("cafe\u0301") == clean_caption("caf\u00e9")
+    assert clean_caption("a\u2028b\x85c\x0bd") == "a b c d"
+
+
+def test_an_id_is_a_file_name_with_or_without_its_extension() -> None:
+    assert [image_id_of(name) for name in ("a.jpg", "a.JPEG", "a", "a.b", "1.5", ".jpg")] == ["a", "a", "a", "a.b", "1.5", ".jpg"]
+
+
+def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) -> None:
+    for name in ("x/1.png", "y/2.jpg", "y/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    found, clashes = find_images(tmp_path)
+    assert set(found) == {"1", "2"}
+    assert len(clashes) == 1
+    assert clashes[0].startswith("1: ")
+
+
+def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path)
+    with pytest.raises(DataError, match="Did you mean 'images'"):
+        find_images(tmp_path / "image")
+
+
+def test_captions_without_an_image_are_counted(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path, n=4)
+    problems = Problems()
+    files, n_without = match_images({"000": ["x"], "7": ["y"], "8": ["z"]}, tmp_path / "images", "photo", problems)
+    assert (set(files), n_without) == ({"000"}, 3)
+    assert "2 ID(s) with captions have no image" in problems.text()
+    with pytest.raises(DataError, match="none of the 1 captioned IDs"):
+        match_images({"7": ["y"]}, tmp_path / "images", "photo", Problems())
+
+
+@given(st.sets(st.text("abc0123", min_size=1), min_size=4, max_size=30), st.integers(0, 5))
+def test_a_split_parts_the_images_and_does_not_depend_on_their_order(ids: set[str], seed: int) -> None:
+    train, valid = random_split(ids, 0.25, seed)
+    assert set(train) | set(valid) == ids
+    assert not set(train) & set(valid)
+    assert random_split(sorted(ids, reverse=True), 0.25, seed) == (train, valid)
+
+
+def test_one_more_image_moves_no_other_across_the_split_but_the_last() -> None:
+    ids = [f"{i}" for i in range(100)]
+    before, after = set(random_split(ids, 10, 0)[1]), set(random_split([*ids, "new"], 10, 0)[1])
+    assert len(before - after) <= 1
+
+
+def test_a_manual_split_names_unknown_ids() -> None:
+    with pytest.raises(DataError, match="1 of 2 IDs have no image"):
+        manual_split(["a", "b", "c"], ["a", "d"])
+    assert manual_split(["a", "b", "c"], ["b"]) == (["a", "c"], ["b"])

@@ -1,0 +1,73 @@
+"""Tokenizers: what they cut, what they number, and that a file of theirs is all that is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from img2seq.data.annotations import clean_caption
+from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer, from_vocab_file
+from img2seq.errors import DataError
+
+CAPTIONS = ["a dog runs .", "a dog sleeps .", "A Dog runs in the snow ."]
+TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+def words(**options: object) -> Tokenizer:
+    return Tokenizer.of_words(CAPTIONS, **({"split_on": " ", "min_freq": 1} | options))  # type: ignore[arg-type]
+
+
+def test_words_are_numbered_by_frequency_after_the_special_tokens() -> None:
+    tokenizer = words(min_freq=2)
+    assert tokenizer.tokens == [*SPECIAL_TOKENS, ".", "a", "dog", "runs"]
+    assert tokenizer.encode("a cat runs .") == [6, UNK, 8, 5]
+    assert words(min_freq=2, lowercase=True).encode("A DOG") == words(min_freq=2, lowercase=True).encode("a dog")
+
+
+def test_a_caption_that_spells_a_control_token_is_an_unknown_word() -> None:
+    assert words().encode("a <eos> <pad> dog") == [words().encode("a")[0], UNK, UNK, words().encode("dog")[0]]
+    assert words().decode([0, 1, 2, 3, 4]) == ""
+    bpe = Tokenizer.of_bpe(CAPTIONS, max_units=300)
+    assert all(number >= len(SPECIAL_TOKENS) for number in bpe.encode("<eos>"))
+
+
+@pytest.mark.parametrize("tokenizer", [words(), words(split_on=""), words(lowercase=True), Tokenizer.of_bpe(CAPTIONS, max_units=300)], ids=["word", "char", "lower", "bpe"])
+def test_a_file_is_all_that_is_needed(tokenizer: Tokenizer) -> None:
+    again = Tokenizer.from_json(tokenizer.to_json())
+    assert again.digest == tokenizer.digest
+    for caption in (*CAPTIONS, "unseen words ☃"):
+        assert again.encode(caption) == tokenizer.encode(caption)
+        assert again.decode(again.encode(caption)) == tokenizer.decode(tokenizer.encode(caption))
+
+
+@given(TEXT)
+def test_byte_pair_units_write_any_text(text: str) -> None:
+    tokenizer = Tokenizer.of_bpe(CAPTIONS, max_units=300)
+    assert tokenizer.decode(tokenizer.encode(text)) == clean_caption(text)
+
+
+def test_known_words_come_back_as_they_were() -> None:
+    for caption in CAPTIONS:
+        assert words().decode(words().encode(caption)) == caption
+        assert words(split_on="").decode(words(split_on="").encode(caption)) == caption
+
+
+def test_an_empty_vocabulary_is_an_error() -> None:
+    with pytest.raises(DataError, match="min_freq: 9 leaves an empty vocabulary; the most frequent token is seen 3 time"):
+        words(min_freq=9)
+
+
+def test_vocab_files_of_the_peer_and_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps({"<bos>": 0, "<unk>": 1, "<mask>": 2, "<pad>": 3, "<eos>": 4, "dog": 5, "a": 6}))
+    assert from_vocab_file(path, split_on=" ", lowercase=False).tokens == [*SPECIAL_TOKENS, "dog", "a"]
+    path.write_text(words().to_json())
+    assert from_vocab_file(path, split_on=None, lowercase=True).digest == words().digest
+    for broken, message in (("[1]", "expected a JSON object"), ('{"a": 1, "b": 1}', "each number once"), ("{", "not valid JSON")):
+        path.write_text(broken)
+        with pytest.raises(DataError, match=message):
+            from_vocab_file(path, split_on=" ", lowercase=False)
