@@ -45,7 +45,7 @@ def write_dataset(folder: Path, *, n_train: int, n_valid: int, seed: int, size: 
     with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("ID", "Sequence"))
-        for number, one in enumerate(_chosen(seed, n_train, n_valid)):
+        for number, one in enumerate(chosen_scenes(seed, n_train, n_valid)):
             image_id = f"scene_{number:05d}"
             draw(one, size).save(images / f"{image_id}.jpg", quality=92, subsampling=0)
             rows.writerows((image_id, caption) for caption in captions(one))
@@ -57,7 +57,7 @@ def write_dataset(folder: Path, *, n_train: int, n_valid: int, seed: int, size: 
     marker.write_text(json.dumps(wanted), encoding="utf-8")
 
 
-def _chosen(seed: int, n_train: int, n_valid: int) -> Iterator[Scene]:
+def chosen_scenes(seed: int, n_train: int, n_valid: int) -> Iterator[Scene]:
     """Yield scenes of distinct content, in the order of their index, until both sides are full."""
     missing = {False: n_train, True: n_valid}
     seen: set[str] = set()

@@ -22,11 +22,11 @@ BOXES = {
     "left": [(0.03, 0.04, 0.49, 0.96), (0.51, 0.04, 0.97, 0.96)],
     "above": [(0.04, 0.03, 0.96, 0.49), (0.04, 0.51, 0.96, 0.97)],
 }
-# How many rows 1, 2, 3 and 4 things can stand in, by relation.
+# How many rows 1, 2, 3 (and, with nothing beside them, 4) things can stand in, by relation.
 ROWS = {
     "": [(1,), (1, 2), (1, 2), (2,)],
-    "left": [(1,), (2,), (2, 3), (2, 4)],
-    "above": [(1,), (1,), (1, 2), (1, 2)],
+    "left": [(1,), (2,), (2, 3)],
+    "above": [(1,), (1,), (1, 2)],
 }
 RADII = {"small": (0.125, 0.15), "large": (0.2, 0.33), "": (0.1, 0.19)}
 
@@ -92,15 +92,18 @@ def _stick(rng: random.Random, image: Image.Image, group: Group, x: float, y: fl
 
 def _cut(rng: random.Random, group: Group, radius: float, half: int) -> tuple[Image.Image, Image.Image]:
     """Return one thing's colours (RGB) and where it is (L), reduced; `radius` and `half` in drawn pixels."""
-    colour, shade, ink = PAINT[group.colour]
+    colour, shade, spots = PAINT[group.colour]
     tile = Image.new("RGB", (2 * half, 2 * half), colour)
     mask = Image.new("L", tile.size, 0)
     paint, cut = ImageDraw.Draw(tile), ImageDraw.Draw(mask)
-    _texture(rng, paint, group.texture, ink, radius)
+    _texture(rng, paint, group.texture, spots, radius)
     turn, flip = rng.uniform(-0.08, 0.08), rng.choice((-1, 1))
     c, s = radius * math.cos(turn), radius * math.sin(turn)
-    fills: dict[str | Colour, Colour] = {"shade": shade, "face": WHITE if group.colour == "black" else INK}
+    fills: dict[str | Colour, Colour] = {"shade": shade, "shine": WHITE}
+    fills["face"] = WHITE if group.colour == "black" else INK
     for fill, outline in PARTS[group.shape]:
+        if group.texture and fill in ("face", "shine"):
+            continue
         points = [(half + flip * px * c - py * s, half + flip * px * s + py * c) for px, py in outline]
         cut.polygon(points, fill=0 if fill == "hole" else 255)
         if fill not in ("body", "hole"):
@@ -109,22 +112,18 @@ def _cut(rng: random.Random, group: Group, radius: float, half: int) -> tuple[Im
 
 
 def _texture(
-    rng: random.Random, paint: ImageDraw.ImageDraw, texture: str, ink: Colour, radius: float
+    rng: random.Random, paint: ImageDraw.ImageDraw, texture: str, spots: Colour, radius: float
 ) -> None:
     """Cover the tile with a texture as coarse as the thing is large, so that 64 pixels still show it."""
     shift = rng.uniform(0, 0.4) * radius
-    slope = rng.choice((0, 0, 3 * radius))
-    for i in range(-5, 9):
+    for i in range(9):
         if texture == "striped":
-            y = 0.62 * i * radius + shift
-            paint.line([(0, y), (3 * radius, y + slope)], fill=ink, width=round(0.27 * radius))
-        for j in range(9 if i >= 0 else 0):
-            if texture == "spotted":
-                x, y, dot = (0.5 * j + i % 2 / 4) * radius, 0.5 * i * radius + shift, 0.15 * radius
-                paint.ellipse((x - dot, y - dot, x + dot, y + dot), fill=ink)
-            elif texture == "checked" and (i + j) % 2 == 0:
-                x, y, step = 0.36 * j * radius - shift, 0.36 * i * radius - shift, 0.36 * radius
-                paint.rectangle((x, y, x + step, y + step), fill=ink)
+            y = 0.62 * i * radius - shift
+            paint.line([(0, y), (3 * radius, y)], fill=WHITE, width=round(0.29 * radius))
+        for j in range(9 if texture == "spotted" else 0):
+            x, y = (0.62 * j + 0.31 * (i % 2)) * radius - shift, 0.52 * i * radius - shift / 2
+            dot = 0.19 * radius
+            paint.ellipse((x - dot, y - dot, x + dot, y + dot), fill=spots)
 
 
 def _background(rng: random.Random, name: str, size: int) -> Image.Image:
@@ -137,10 +136,8 @@ def _background(rng: random.Random, name: str, size: int) -> Image.Image:
     spots = [(rng.uniform(0, side), rng.uniform(0, side)) for _ in range(marks)]
     if name == "wall":
         shift = rng.uniform(0, 2.6)
-        bricks = [
-            ((column + row % 2 / 2) * 2.6 - shift, row * 1.2) for row in range(10) for column in range(-1, 6)
-        ]
-        spots = [(x * unit, y * unit) for x, y in bricks]
+        bricks = [(column + row % 2 / 2, row) for row in range(10) for column in range(-1, 6)]
+        spots = [((2.6 * x - shift) * unit, 1.2 * y * unit) for x, y in bricks]
     for x, y in spots:
         for outline in outlines:
             pen.polygon([(x + px * unit, y + py * unit) for px, py in outline], fill=ink)

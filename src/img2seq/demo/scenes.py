@@ -60,10 +60,10 @@ def scene(seed: int, index: int) -> Scene:
     """Return scene number `index` of the endless series that `seed` names."""
     rng = random.Random(f"scene {seed} {index}")
     background = rng.choice(BACKGROUNDS)
-    relation = rng.choice(("", "", "", "", "", "left", "left", "above", "above", "inside", "front"))
+    relation = rng.choice(("", "", "", "", "", "", "left", "left", "above", "above", "inside", "front"))
     shapes = rng.sample(SHAPES, 2)
     colours = rng.sample(COLOURS, 2)
-    texture = rng.choice(TEXTURES) if rng.random() < 0.5 else ""
+    texture = rng.choice(TEXTURES) if rng.random() < 0.4 else ""
     if relation in ("front", "inside"):
         # A small thing on a large one shows both; a ring has no middle to stand in front of.
         small, large = rng.sample([shape for shape in SHAPES if shape != "ring"], 2)
@@ -73,16 +73,18 @@ def scene(seed: int, index: int) -> Scene:
             Group(large, colours[1], 1, "large", texture),
         ]
     else:
-        groups = [_group(rng, shapes[0], colours[0], texture)]
+        # Up to four alone, up to three beside others: smaller things would be hard to tell apart.
+        counts = (1, 1, 2, 3) if relation else (1, 1, 2, 3, 4)
+        groups = [_group(rng, shapes[0], colours[0], texture, counts)]
         if relation:
             # Two textures in one picture would be more than people say in one breath.
-            groups.append(_group(rng, shapes[1], colours[1], ""))
+            groups.append(_group(rng, shapes[1], colours[1], "", counts))
             rng.shuffle(groups)
     return Scene(tuple(groups), relation, background, rng.getrandbits(32))
 
 
-def _group(rng: random.Random, shape: str, colour: str, texture: str) -> Group:
-    count = rng.choice((1, 1, 1, 2, 3, 4))
+def _group(rng: random.Random, shape: str, colour: str, texture: str, counts: tuple[int, ...]) -> Group:
+    count = rng.choice(counts)
     size = rng.choice(("small", "large")) if count == 1 else ""
     # A texture on a small thing would be a blur at 64 pixels: small things are plain.
     return Group(shape, colour, count, size, "" if size == "small" else texture)

@@ -8,18 +8,20 @@ Colour = tuple[int, int, int]
 Outline = list[tuple[float, float]]
 
 WHITE: Colour = (255, 255, 255)
-# For each colour: the thing itself, its darker parts, the ink of a texture on it (white, where white shows).
+CREAM, DUSK = (255, 226, 110), (74, 30, 40)
+# For each colour: the thing itself, its other tone, its spots. Stripes are white: the tint tells the texture
+# where a thing is too small to show it.
 PAINT: dict[str, tuple[Colour, Colour, Colour]] = {
-    "red": ((222, 44, 44), (166, 30, 34), WHITE),
-    "orange": ((250, 138, 22), (206, 98, 12), WHITE),
-    "yellow": ((253, 214, 36), (226, 168, 22), (150, 84, 20)),
-    "green": ((42, 158, 66), (28, 116, 48), WHITE),
-    "blue": ((36, 92, 214), (24, 64, 160), WHITE),
-    "purple": ((130, 54, 178), (94, 36, 132), WHITE),
-    "pink": ((252, 138, 190), (226, 92, 156), (150, 24, 92)),
-    "black": ((40, 40, 46), (84, 84, 94), WHITE),
+    "red": ((222, 44, 44), (166, 30, 34), CREAM),
+    "orange": ((250, 134, 18), (206, 98, 12), DUSK),
+    "yellow": ((252, 206, 24), (226, 168, 22), DUSK),
+    "green": ((42, 158, 66), (28, 116, 48), CREAM),
+    "blue": ((36, 92, 214), (24, 64, 160), CREAM),
+    "purple": ((130, 54, 178), (94, 36, 132), CREAM),
+    "pink": ((252, 138, 190), (226, 92, 156), DUSK),
+    "black": ((40, 40, 46), (84, 84, 94), CREAM),
 }
-WOOD, SHINE, INK = (112, 68, 36), (255, 246, 246), (30, 30, 36)
+WOOD, INK = (112, 68, 36), (30, 30, 36)
 
 
 def _oval(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 360) -> Outline:
@@ -31,38 +33,22 @@ def _rect(left: float, top: float, right: float, bottom: float) -> Outline:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def _heart() -> Outline:
-    turns = [math.tau * i / 40 for i in range(40)]
-    waves = [sum(a * math.cos(n * t) for n, a in enumerate((2, -13, 5, 2, 1))) / 16 for t in turns]
-    return [(math.sin(t) ** 3, wave - 0.24) for t, wave in zip(turns, waves, strict=True)]
-
-
 def _star() -> Outline:
     spokes = [(math.pi * i / 5, 0.5 if i % 2 else 1.05) for i in range(10)]
     return [(r * math.sin(t), 0.06 - r * math.cos(t)) for t, r in spokes]
 
 
-def _canopy() -> Outline:
-    hem = [point for x in (0.75, 0.25, -0.25, -0.75) for point in _oval(x, 0, 0.25, 0.14, 360, 180)]
-    return _oval(0, 0, 1, 0.88, 180, 360) + hem
-
-
-# The parts of each shape in drawing order: "body" has the group's colour and texture, "shade" is another
-# tone of that colour, "face" shows on it, "hole" is cut out, and a colour is itself.
+# The parts of each shape in drawing order: "body" has the group's colour and texture, "shade" is the other
+# tone, "hole" is cut out, "face" and "shine" adorn plain things only, and a colour is itself. Fixed colours
+# (a trunk, a hull, wheels) are what a small network first tells shapes by.
 PARTS: dict[str, list[tuple[str | Colour, Outline]]] = {
-    "ball": [("body", _oval(0, 0, 0.95, 0.95)), (SHINE, _oval(-0.4, -0.42, 0.26, 0.2))],
-    "box": [
-        ("body", _rect(-0.82, -0.28, 0.82, 0.92)),
-        ("shade", _rect(-0.92, -0.6, 0.92, -0.28)),
-        ("shade", [(0, -0.6), (-0.55, -1), (-0.6, -0.66), (0.6, -0.66), (0.55, -1)]),
-    ],
+    "ball": [("body", _oval(0, 0, 0.95, 0.95)), ("shine", _oval(-0.4, -0.42, 0.26, 0.2))],
     "star": [
         ("body", _star()),
         ("face", _oval(-0.22, -0.1, 0.1, 0.15)),
         ("face", _oval(0.22, -0.1, 0.1, 0.15)),
         ("face", _oval(0, 0.14, 0.24, 0.22, 0, 180)),
     ],
-    "heart": [("body", _heart()), (SHINE, _oval(-0.5, -0.45, 0.17, 0.13))],
     "ring": [("body", _oval(0, 0, 1, 1)), ("hole", _oval(0, 0, 0.58, 0.58))],
     "house": [
         ("body", _rect(-0.74, -0.12, 0.74, 0.92)),
@@ -96,12 +82,6 @@ PARTS: dict[str, list[tuple[str | Colour, Outline]]] = {
         ("body", _oval(-0.2, 0, 0.8, 0.56)),
         (WHITE, _oval(-0.6, -0.12, 0.22, 0.22)),
         (INK, _oval(-0.63, -0.12, 0.12, 0.12)),
-    ],
-    "umbrella": [
-        ("body", _canopy()),
-        (WOOD, _rect(-0.06, 0, 0.06, 0.72)),
-        (WOOD, _oval(0.19, 0.7, 0.25, 0.26, 0, 180) + _oval(0.19, 0.7, 0.13, 0.14, 180, 0)),
-        (WOOD, _rect(-0.05, -1, 0.05, -0.86)),
     ],
 }
 

@@ -18,9 +18,9 @@ Frame = tuple[Slot, ...]
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 COLLECTIVES = {2: "a pair of", 3: "a group of three", 4: "a group of four"}
-PLURALS = {"box": "boxes", "fish": "fish"}
+PLURALS = {"fish": "fish"}
 SIZES: dict[str, Slot] = {"small": ("small", "little"), "large": ("large", "big"), "": ("",)}
-TAILS = {"striped": "with stripes", "spotted": "with spots", "checked": "with checks"}
+TAILS = {"striped": "with stripes", "spotted": "with spots"}
 # What one thing does before a background, what several do, what they are doing; and where that is.
 BACKGROUNDS: dict[str, tuple[Slot, Slot]] = {
     "sky": (("floats", "float", "floating"), ("in the sky", "in the blue sky", "against a blue sky")),

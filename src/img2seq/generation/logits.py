@@ -37,7 +37,9 @@ def allowed(logits: Tensor, history: Tensor, settings: Decoding, length: int) ->
         counts = torch.zeros_like(logits).scatter_add_(1, recent, torch.ones_like(recent, dtype=logits.dtype))
         logits = logits - settings.frequency_penalty * counts
     if settings.no_repeat_ngram:
-        logits = logits.masked_fill(_would_repeat(history, settings.no_repeat_ngram, logits.shape[1]), OFF)
+        without = logits.masked_fill(_would_repeat(history, settings.no_repeat_ngram, logits.shape[1]), OFF)
+        nothing_left = (without == OFF).all(1, keepdim=True)  # then a repetition is the lesser evil
+        logits = torch.where(nothing_left, logits, without)
     return logits
 
 
@@ -45,7 +47,7 @@ def _would_repeat(history: Tensor, n: int, vocabulary: int) -> Tensor:
     """Return (R, V): which tokens would complete an n-gram that stands in the row already."""
     R, T = history.shape
     banned = torch.zeros(R, vocabulary, dtype=torch.bool, device=history.device)
-    if n - 1 > T:
+    if n > T:
         return banned
     if n == 1:
         return banned.scatter(1, history, True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from img2seq.data.seeds import generator
 from img2seq.data.tokenizer import BOS, EOS
+from img2seq.errors import ConfigError
 from img2seq.generation.cache import DecodingCache
 from img2seq.generation.logits import OFF, allowed, sampling_probabilities
 from img2seq.generation.settings import Decoding
@@ -74,6 +75,9 @@ def search(
         n_images: B; only needed where memory is None.
         beginnings: tokens that each image's captions begin with.
         names: of the images; what makes their samples differ. Their places by default.
+
+    Raises:
+        ConfigError: if a beginning leaves no room for another token.
     """
     B = len(memory) if memory is not None else (n_images or 0)
     if B == 0:
@@ -81,7 +85,9 @@ def search(
     W, device = settings.n_rows, decoder.bias.device
     beginnings = beginnings or [[]] * B
     forced = _forced_tokens(beginnings, device)
-    max_tokens = min(settings.max_length + forced.shape[1], decoder.n_positions - 1)
+    max_tokens = min(settings.max_length, decoder.n_positions - 1)
+    if forced.shape[1] >= max_tokens:
+        raise ConfigError(f"beginning: expected fewer than {max_tokens} tokens (max_length), found {forced.shape[1]}")
     cache = DecodingCache(decoder, memory, n_images=B, n_rows=W, max_tokens=max_tokens)
     uniform = _uniform_numbers(settings, names or [str(i) for i in range(B)], max_tokens, device)
     empty = torch.zeros(B * W, 0, device=device)
@@ -143,7 +149,7 @@ def _uniform_numbers(settings: Decoding, names: Sequence[str], n: int, device: t
     """Return (B, W, n) numbers in 0..1, each image's its own: its samples do not depend on its neighbours in the batch."""
     if settings.method != "sample":
         return torch.empty(0)
-    table = [generator("sample", settings.seed, name).random((settings.n_rows, n)) for name in names]
+    table = [generator("sample", settings.seed, name).random((n, settings.n_rows)).T for name in names]
     return torch.from_numpy(np.stack(table)).to(device, torch.float32)
 
 

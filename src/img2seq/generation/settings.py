@@ -16,7 +16,7 @@ class Decoding:
 
     Attributes:
         method: greedy (the likeliest token each time), beam, or sample.
-        max_length: most tokens of a caption, without the end token.
+        max_length: most tokens of a caption, a given beginning included, the end token not.
         min_length: fewest tokens before the end token may come.
         beam_size: beams of an image.
         beam_groups: groups the beams are divided into for diverse beam search (Vijayakumar 2018).

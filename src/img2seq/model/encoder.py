@@ -5,6 +5,9 @@ Shapes: B images, C channels of the feature map, P places of its grid (and class
 
 from __future__ import annotations
 
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
 from img2seq.model.weights import read_pretrained
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_TIMEOUT_S = 10
 
 
 class ImageEncoder(nn.Module):
@@ -103,18 +109,37 @@ def _create(name: str, height: int, width: int, channels: int, options: dict[str
     config = timm.models.get_pretrained_cfg(name.split(".")[0])
     if config is not None and config.fixed_input_size:
         options.setdefault("img_size", (height, width))
+    if pretrained and config is not None and not _weights_can_be_had(config.hf_hub_id):
+        raise ModelError(
+            f"model_type: the pretrained weights of {name} cannot be fetched: the model hub cannot be reached. "
+            "Give a file with model_config.pretrained_weights: PATH, or set pretrained_model: false"
+        )
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
     except TypeError as error:
         raise ModelError(f"model_init_config: {name}: {str(error).split('.')[-1]}") from error
     except Exception as error:
-        if pretrained:
-            raise ModelError(
-                f"model_type: the pretrained weights of {name} cannot be fetched from the model hub ({type(error).__name__}). "
-                "Give a file with model_config.pretrained_weights: PATH, or set pretrained_model: false"
-            ) from error
-        raise ModelError(f"model_type: {name} cannot be built: {error}") from error
+        raise ModelError(f"model_type: {name} cannot be built: {str(error).splitlines()[0]}") from error
     return model
+
+
+def _weights_can_be_had(repository: str | None) -> bool:
+    """Return whether timm's weights are on this machine already, or the hub answers: timm itself retries for a minute."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if repository and any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in HUB_FILES):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True  # the proxy knows
+    endpoint = urllib.parse.urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=HUB_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class ContextProjection(nn.Module):

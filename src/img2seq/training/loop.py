@@ -32,6 +32,7 @@ from img2seq.runs import RunFolder, write_json, write_text
 from img2seq import checkpoints
 from img2seq.training.average import WeightAverage
 from img2seq.training.environment import environment
+from img2seq.training.memory import keep_freed_memory
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.record import Recorder
 from img2seq.training.schedule import learning_rate
@@ -57,6 +58,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     config = loaded.experiment
     run = RunFolder(config.globals.basic_experiment.output_folder)
     started = time.monotonic()
+    keep_freed_memory()
     previous = _claim(run, resume=resume, overwrite=overwrite)
     logging = config.globals.visualization_logging
     run.path.mkdir(parents=True, exist_ok=True)
@@ -155,10 +157,11 @@ class Trainer:
                 self.last_evaluation = (self.state.step, previous.valid_loss)
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
         self.recorder.begin(self.state.step, self._rate)
-        with self._signals(), self.announce.bar("training", self.n_steps, unit="steps") as advance:
-            advance(self.state.step)
-            self._train(advance)
-        self._finish_with_evaluation_and_checkpoint()
+        with contextlib.closing(self.recorder):
+            with self._signals(), self.announce.bar("training", self.n_steps, unit="steps") as advance:
+                advance(self.state.step)
+                self._train(advance)
+            self._finish_with_evaluation_and_checkpoint()
 
     def _train(self, advance: Callable[[int], None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
@@ -289,7 +292,6 @@ class Trainer:
         if self.stop_signal is None and not out_of_time:
             return
         self._save()
-        self.recorder.close()
         why = f"after {limit:g} s, its time" if out_of_time else f"by {signal.Signals(self.stop_signal or 2).name}"
         code = 128 + self.stop_signal if self.stop_signal else 0
         raise Interrupted(code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on")

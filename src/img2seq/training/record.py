@@ -82,12 +82,12 @@ class Recorder:
         best = " (best so far)" if state.best_loss is None or loss < state.best_loss else ""
         shown = "" if train_loss is None else f"training loss {train_loss:.4f}, "
         self.announce.say(f"step {state.step}/{self.n_steps}: {shown}validation loss {loss:.4f}{best}, {speed:.0f} captions/s")
-        self._draw_curves()
+        self._draw_curves(["png"])
 
-    def _draw_curves(self) -> None:
-        curve = read_curve(self.run)
+    def _draw_curves(self, formats: list[str]) -> None:
         skip = self.config.globals.visualization_logging.plot_skip_steps
-        save_figure(draw_losses([curve], title=self.run.name, skip_steps=skip), self.run.figures / "training_curve_LOSS")
+        figure = draw_losses([read_curve(self.run)], title=self.run.name, skip_steps=skip)
+        save_figure(figure, self.run.figures / "training_curve_LOSS", formats=formats)
 
     def _event(self, name: str, value: float, step: int) -> None:
         if self._events is None:
@@ -178,7 +178,8 @@ class Recorder:
 
     def finish(self, state: TrainState) -> None:
         """Write what `img2seq compare` needs, of the best checkpoint, then close."""
-        self.close()
+        self._flush()
+        self._draw_curves(["png", "pdf"])
         loaded = load(self.run.path, device=str(self.prepared.model.device))
         basic, valid = self.config.globals.basic_experiment, self.prepared.valid
         sets = {"loss_nats": valid} | ({"loss_nats_shuffled": valid.with_shuffled_images()} if self.config.inputs and len(valid) > 1 else {})

@@ -78,14 +78,26 @@ def restore(checkpoint: Checkpoint, model: CaptionModel, optimizer: Optimizer, a
         if name.startswith("trained."):
             weights[name.removeprefix("trained.")] = tensor
     model.load_state_dict(weights)
+    parameters = dict(model.named_parameters())
     average.tensors = {
-        name.removeprefix("average."): tensor.to(model.device) for name, tensor in tensors.items() if name.startswith("average.")
+        name: _laid_out_as(parameters[name], tensors[f"average.{name}"]) for name in parameters if f"average.{name}" in tensors
     }
+    optimized = [p for group in optimizer.param_groups for p in group["params"]]
     saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
-            saved.setdefault(int(number), {})[key] = tensor
-    with torch.no_grad():
-        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+            saved.setdefault(int(number), {})[key] = _laid_out_as(optimized[int(number)], tensor)
+    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return state
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return the tensor with the parameter's strides, where they have one shape.
+
+    Convolution weights are kept channels last, files are not, and the fused optimisers go through the memory of a
+    parameter and its state side by side without looking at strides.
+    """
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor).detach()

