@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,12 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
-needs_flickr8k = pytest.mark.skipif(not (SHARED / "data/flickr8k").is_dir(), reason="needs ../shared/data/flickr8k, which is not here")
-needs_tutorial = pytest.mark.skipif(not (SHARED / "tutorial").is_dir(), reason="needs ../shared/tutorial, which is not here")
+needs_flickr8k = pytest.mark.skipif(
+    not (SHARED / "data/flickr8k").is_dir(), reason="needs ../shared/data/flickr8k, which is not here"
+)
+needs_tutorial = pytest.mark.skipif(
+    not (SHARED / "tutorial").is_dir(), reason="needs ../shared/tutorial, which is not here"
+)
 
 COLOURS = {"red": "#d0342c", "green": "#2f9e44", "blue": "#1c5fd0", "black": "#181818"}
 SHAPES = ("ball", "box")
@@ -29,13 +32,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     """Tiny models are faster on one thread, and tests that run side by side do not fight for cores."""
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    yield
 
 
 def write_tiny_data(folder: Path, *, n: int = 24, captions: int = 2) -> None:
@@ -72,7 +74,11 @@ def tiny_config(folder: Path, *, with_image: bool = True) -> dict[str, Any]:
         "inputs": [image_input] if with_image else [],
         "outputs": [
             {
-                "output_info": {"output_source": str(folder / "captions.csv"), "output_name": "captions", "output_type": "sequence"},
+                "output_info": {
+                    "output_source": str(folder / "captions.csv"),
+                    "output_name": "captions",
+                    "output_type": "sequence",
+                },
                 "output_type_info": {"max_length": "max", "min_freq": 1},
                 "model_config": {"embedding_dim": 16, "model_init_config": {"num_heads": 2, "num_layers": 2}},
                 "sampling_config": {"n_eval_inputs": 3, "generated_sequence_length": 12},

@@ -29,7 +29,9 @@ def main(source: Path) -> None:
     link = target / "images"
     if not link.exists():
         link.symlink_to((source / "images").resolve(), target_is_directory=True)
-    print(f"{len({row['ID'] for row in rows}):,} images with {len(rows):,} captions, {len(dev):,} of them for validation, in {target}")
+    print(
+        f"{len({row['ID'] for row in rows}):,} images with {len(rows):,} captions, {len(dev):,} of them for validation, in {target}"
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from img2seq.checkpoints import Checkpoint, best, verify
 from img2seq.config.schema import Experiment, ImageInput, SequenceTypeInfo
 from img2seq.data.annotations import read_captions
 from img2seq.data.cache import default_cache_folder
@@ -32,7 +33,6 @@ from img2seq.model.encoder import ImageEncoder
 from img2seq.model.weights import check_shapes
 from img2seq.progress import Announcer
 from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
-from img2seq.checkpoints import Checkpoint, best, verify
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         max_length=max_length,
         n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
         vocabulary=len(tokenizer),
-        normalization={entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs},
+        normalization={
+            entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs
+        },
         tokenizer_digest=tokenizer.digest,
     )
     announce.say(
@@ -117,7 +119,12 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
     torch.manual_seed(seed_of("weights", basic.seed))
     model = build_model(config, facts, new=True).to(device)
     if config.globals.model.pretrained_checkpoint:
-        load_weights_from(model, config.globals.model.pretrained_checkpoint, strict=config.globals.model.strict_pretrained_loading, say=announce.say)
+        load_weights_from(
+            model,
+            config.globals.model.pretrained_checkpoint,
+            strict=config.globals.model.strict_pretrained_loading,
+            say=announce.say,
+        )
 
     image_rows = {entry.name: _RowsOfAll(config, entry, tables[entry.name], model, announce) for entry in config.inputs}
     sets = [
@@ -153,10 +160,14 @@ def _read_data(
             announce.say(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
         spec = ImageSpec.of(entry.input_type_info)
         with announce.bar(f"reading {name}", len(files[name])) as advance:
-            tables[name] = cache_pixels(files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance)
+            tables[name] = cache_pixels(
+                files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance
+            )
         problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
     report = settle(problems, basic.on_bad_data)
-    usable = {i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)}
+    usable = {
+        i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)
+    }
     if report:
         announce.say(report)
     return usable, tables, files, report
@@ -208,7 +219,9 @@ def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str
 class _RowsOfAll:
     """Pixels or features of all images of an input, of which each side of the split takes its own."""
 
-    def __init__(self, config: Experiment, entry: ImageInput, table: PixelTable, model: CaptionModel, announce: Announcer):
+    def __init__(
+        self, config: Experiment, entry: ImageInput, table: PixelTable, model: CaptionModel, announce: Announcer
+    ):
         self.entry, self.spec = entry, ImageSpec.of(entry.input_type_info)
         self.are_features = entry.model.cache_features
         if self.are_features:
@@ -274,7 +287,9 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
     if (path / "weights.safetensors").is_file():
         path = path / "weights.safetensors"
     if not path.is_file():
-        raise ModelError(f"pretrained_checkpoint: {source}: expected a run, a checkpoint folder or a .safetensors file, found nothing")
+        raise ModelError(
+            f"pretrained_checkpoint: {source}: expected a run, a checkpoint folder or a .safetensors file, found nothing"
+        )
     _load_weights(model, path, strict=strict, say=say)
 
 
@@ -288,12 +303,16 @@ def _load_weights(model: CaptionModel, path: Path, *, strict: bool = True, say: 
         check_shapes(expected, found, path)
         model.load_state_dict(found)
         return
-    fitting = {name: tensor for name, tensor in found.items() if name in expected and tensor.shape == expected[name].shape}
+    fitting = {
+        name: tensor for name, tensor in found.items() if name in expected and tensor.shape == expected[name].shape
+    }
     if not fitting:
         raise ModelError(f"{path}: none of its {len(found)} tensors fits the model")
     model.load_state_dict(fitting, strict=False)
     left = [name for name in expected if name not in fitting]
-    say(f"{path}: {len(fitting)} tensors taken, {len(left)} of the model keep their initial values: {', '.join(left[:5])} ...")
+    say(
+        f"{path}: {len(fitting)} tensors taken, {len(left)} of the model keep their initial values: {', '.join(left[:5])} ..."
+    )
 
 
 # --- a finished run --------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Caption images with a trained run, from Python.
 
-    >>> from img2seq import Captioner  # doctest: +SKIP
-    >>> Captioner.load("runs/x").caption("photo.jpg", beam_size=5)  # doctest: +SKIP
-    Caption(text='A dog runs on the beach .', ...)
+>>> from img2seq import Captioner  # doctest: +SKIP
+>>> Captioner.load("runs/x").caption("photo.jpg", beam_size=5)  # doctest: +SKIP
+Caption(text='A dog runs on the beach .', ...)
 """
 
 from __future__ import annotations
@@ -60,12 +60,16 @@ class Captioner:
 
     def __init__(self, loaded: LoadedRun, *, batch_size: int = 32):
         if len(loaded.specs) != 1:
-            raise ModelError(f"{loaded.run.path}: captioning needs a run with one image input, found {len(loaded.specs)}")
+            raise ModelError(
+                f"{loaded.run.path}: captioning needs a run with one image input, found {len(loaded.specs)}"
+            )
         self.loaded, self.batch_size = loaded, batch_size
         (self.input_name, self.spec), *_ = loaded.specs.items()
 
     @classmethod
-    def load(cls, run: str | PathLike[str], *, device: str = "auto", step: int | None = None, batch_size: int = 32) -> Captioner:
+    def load(
+        cls, run: str | PathLike[str], *, device: str = "auto", step: int | None = None, batch_size: int = 32
+    ) -> Captioner:
         """Load a run's best checkpoint.
 
         Args:
@@ -85,7 +89,9 @@ class Captioner:
     @overload
     def caption(self, images: Sequence[ImageSource], *, beginning: str = "", **decoding: Any) -> list[Caption]: ...
 
-    def caption(self, images: ImageSource | Sequence[ImageSource], *, beginning: str = "", **decoding: Any) -> Caption | list[Caption]:
+    def caption(
+        self, images: ImageSource | Sequence[ImageSource], *, beginning: str = "", **decoding: Any
+    ) -> Caption | list[Caption]:
         """Caption one image, or each of a list.
 
         Args:
@@ -110,7 +116,13 @@ class Captioner:
             yield from self.caption_pixels(pixels, settings, beginning=beginning, first=start)
 
     def caption_pixels(
-        self, pixels: Sequence[Pixels], settings: Decoding, *, beginning: str = "", first: int = 0, names: Sequence[str] | None = None
+        self,
+        pixels: Sequence[Pixels],
+        settings: Decoding,
+        *,
+        beginning: str = "",
+        first: int = 0,
+        names: Sequence[str] | None = None,
     ) -> list[Caption]:
         """Return the caption of each of a batch's images, given as the pixels that `data.image` makes of them."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
@@ -124,7 +136,11 @@ class Captioner:
         with torch.inference_mode():
             memory = model.encode({self.input_name: batch})
         found = search(
-            model.decoder, memory, settings, beginnings=[tokens] * len(pixels), names=names or [str(first + i) for i in range(len(pixels))]
+            model.decoder,
+            memory,
+            settings,
+            beginnings=[tokens] * len(pixels),
+            names=names or [str(first + i) for i in range(len(pixels))],
         )
         return [self._caption(hypotheses) for hypotheses in found]
 

@@ -61,13 +61,17 @@ class Checkpoint:
         return loss
 
 
-def save(folder: Path, step: int, weights: dict[str, Tensor], training: dict[str, Tensor], state: dict[str, Any]) -> Checkpoint:
+def save(
+    folder: Path, step: int, weights: dict[str, Tensor], training: dict[str, Tensor], state: dict[str, Any]
+) -> Checkpoint:
     """Write a checkpoint.
 
     Raises:
         RunError: if a weight is not finite, or the disk refuses; what was there before is untouched.
     """
-    if broken := [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]:
+    if broken := [
+        name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]:
         raise RunError(f"step {step}: not saved, for {len(broken)} tensors are not finite, {broken[0]} among them")
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-step-{step:08d}-{os.getpid()}"
     needed = sum(t.numel() * t.element_size() for t in (*weights.values(), *training.values()))
@@ -88,7 +92,9 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], training: dict[str
     except Exception as error:  # safetensors has its own error for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         free = shutil.disk_usage(folder).free if folder.exists() else 0
-        raise RunError(f"{final}: cannot be written ({error}): about {needed:,} bytes are needed, {free:,} are free; earlier checkpoints are intact") from error
+        raise RunError(
+            f"{final}: cannot be written ({error}): about {needed:,} bytes are needed, {free:,} are free; earlier checkpoints are intact"
+        ) from error
     return Checkpoint(final)
 
 
@@ -126,7 +132,9 @@ def all_checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints of a run, oldest first, verified or not."""
     if not folder.is_dir():
         return []
-    return sorted((Checkpoint(p) for p in folder.iterdir() if p.name.startswith("step-") and p.is_dir()), key=lambda c: c.step)
+    return sorted(
+        (Checkpoint(p) for p in folder.iterdir() if p.name.startswith("step-") and p.is_dir()), key=lambda c: c.step
+    )
 
 
 def newest_valid(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -146,7 +154,9 @@ def best(folder: Path) -> Checkpoint:
     evaluated = [(c.valid_loss, c) for c in all_checkpoints(folder)]
     ranked = sorted(((loss, c) for loss, c in evaluated if loss is not None), key=lambda pair: (pair[0], pair[1].step))
     if not ranked:
-        raise RunError(f"{folder}: expected a checkpoint with a validation loss, found none; was the run interrupted before its first evaluation?")
+        raise RunError(
+            f"{folder}: expected a checkpoint with a validation loss, found none; was the run interrupted before its first evaluation?"
+        )
     checkpoint = ranked[0][1]
     verify(checkpoint)
     return checkpoint

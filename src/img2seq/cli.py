@@ -49,19 +49,40 @@ def _overrides(rest: list[str], *, takes_overrides: bool, verb: str) -> list[str
         if takes_overrides and text.startswith("--") and "." in text.partition("=")[0]:
             overrides.append(text.removeprefix("--"))
         elif takes_overrides:
-            near = did_you_mean(text.partition("=")[0], ["--global_configs", "--input_configs", "--fusion_configs", "--output_configs", "--resume", "--overwrite"])
-            return ConfigError(f"command line: unknown argument {text!r}.{near} Overrides read --globals.optimization.lr=3e-4")
+            near = did_you_mean(
+                text.partition("=")[0],
+                [
+                    "--global_configs",
+                    "--input_configs",
+                    "--fusion_configs",
+                    "--output_configs",
+                    "--resume",
+                    "--overwrite",
+                ],
+            )
+            return ConfigError(
+                f"command line: unknown argument {text!r}.{near} Overrides read --globals.optimization.lr=3e-4"
+            )
         else:
             return ConfigError(f"command line: `img2seq {verb}` does not take {text!r}; see img2seq {verb} --help")
     return overrides
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="img2seq", description="Train, measure and ship models that turn an image into a sequence of words.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="img2seq",
+        description="Train, measure and ship models that turn an image into a sequence of words.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"img2seq {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=argparse.ArgumentParser)
 
-    train = verbs.add_parser("train", help="train a model as configured", allow_abbrev=False, description="Train as configured. Any field is overridden with --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4.")
+    train = verbs.add_parser(
+        "train",
+        help="train a model as configured",
+        allow_abbrev=False,
+        description="Train as configured. Any field is overridden with --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4.",
+    )
     _add_config_arguments(train)
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--overwrite", action="store_true", help="remove an existing run and start again")
@@ -69,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = verbs.add_parser("compare", help="compare runs: curves, losses, captions", allow_abbrev=False)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the first is the baseline")
-    compare.add_argument("--output", metavar="DIR", help="where the report goes (default: compare_<names> beside the first run)")
+    compare.add_argument(
+        "--output", metavar="DIR", help="where the report goes (default: compare_<names> beside the first run)"
+    )
     compare.set_defaults(run=_compare)
 
     config = verbs.add_parser("config", help="print the schema, or a resolved configuration", allow_abbrev=False)
@@ -81,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_config_show, takes_overrides=True)
 
     demo = verbs.add_parser("demo", help="the main job on generated pictures, in a few minutes", allow_abbrev=False)
-    demo.add_argument("--output", metavar="DIR", default="runs/demo", help="where data, runs and report go (default: runs/demo)")
+    demo.add_argument(
+        "--output", metavar="DIR", default="runs/demo", help="where data, runs and report go (default: runs/demo)"
+    )
     demo.add_argument("--seed", type=int, default=0, help="of the scenes and of training")
     demo.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left there")
     demo.set_defaults(run=_demo)
@@ -89,15 +114,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT.yaml", help="one file with the keys globals, inputs, fusion, outputs")
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT.yaml",
+        help="one file with the keys globals, inputs, fusion, outputs",
+    )
     for section, plural in (("global", "globals"), ("input", "inputs"), ("fusion", "fusion"), ("output", "outputs")):
-        parser.add_argument(f"--{section}_configs", nargs="+", action="extend", default=[], metavar="FILE", help=f"YAML file(s) of the section {plural}")
+        parser.add_argument(
+            f"--{section}_configs",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="FILE",
+            help=f"YAML file(s) of the section {plural}",
+        )
 
 
 def _load(arguments: argparse.Namespace, overrides: list[str]):  # type: ignore[no-untyped-def]
     from img2seq.config.load import ConfigFiles, load
 
-    files = ConfigFiles(arguments.experiment, arguments.global_configs, arguments.input_configs, arguments.fusion_configs, arguments.output_configs)
+    files = ConfigFiles(
+        arguments.experiment,
+        arguments.global_configs,
+        arguments.input_configs,
+        arguments.fusion_configs,
+        arguments.output_configs,
+    )
     return load(files, overrides)
 
 

@@ -33,7 +33,9 @@ def cache_features(
     row_of_content = {table.content_of[i]: row for i, row in table.row_of.items()}
     missing = [c for c, row in zip(contents, store.rows_of(contents), strict=True) if row < 0]
     total = len(contents) * store.row_bytes / 1e9
-    announce.say(f"features of {len(contents):,} images take {total:.2f} GB in {store.folder}; {len(missing):,} are still to be computed")
+    announce.say(
+        f"features of {len(contents):,} images take {total:.2f} GB in {store.folder}; {len(missing):,} are still to be computed"
+    )
     pixels = table.store.map()
     device = encoder.scale.device
     encoder.eval()

@@ -40,5 +40,17 @@ class Announcer:
     @contextmanager
     def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[[int], None]]:
         """Show a bar with rate and time left; the function it gives advances it."""
-        with tqdm(total=total, desc=what, unit=f" {unit}", disable=not self.bars, leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
-            yield lambda n: None if bar.update(n) else None
+        with tqdm(
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            disable=not self.bars,
+            leave=False,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        ) as bar:
+
+            def advance(n: int) -> None:
+                bar.update(n)
+
+            yield advance

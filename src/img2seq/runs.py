@@ -30,6 +30,7 @@ The folder is complete: moved to another machine it can be used there.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -74,10 +75,8 @@ class RunFolder:
         self.samples(output_name).mkdir(parents=True, exist_ok=True)
         link = self.path / "samples"
         if not link.is_symlink():
-            try:
+            with contextlib.suppress(OSError):  # a convenience only: some file systems have no links
                 link.symlink_to(self.samples(output_name).relative_to(self.path), target_is_directory=True)
-            except OSError:
-                pass  # a convenience only: some file systems have no links
 
 
 def open_run(path: str | Path) -> RunFolder:

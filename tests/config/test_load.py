@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_yaml
 from img2seq.config.load import ConfigFiles, describe, load, load_config, to_plain, to_yaml
 from img2seq.config.schema import Experiment, Section
 from img2seq.config.yaml_reader import parse_yaml, scalar
@@ -82,7 +82,12 @@ outputs.0.model_config.model_init_config: num_heads=8 num_layers=2 dim_feedforwa
 def minimal() -> dict[str, Any]:
     return {
         "globals": {"basic_experiment": {"output_folder": "runs/x"}},
-        "inputs": [{"input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"}, "model_config": {"model_type": "resnet18"}}],
+        "inputs": [
+            {
+                "input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"},
+                "model_config": {"model_type": "resnet18"},
+            }
+        ],
         "outputs": [{"output_info": {"output_source": "c.csv", "output_name": "captions", "output_type": "sequence"}}],
     }
 
@@ -102,7 +107,11 @@ def test_every_field_of_the_peer_exists_with_its_default() -> None:
 def test_every_field_says_what_it_means() -> None:
     def walk(model: type[Section]) -> None:
         for name, field in model.model_fields.items():
-            nested = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type) and issubclass(t, Section)]
+            nested = [
+                t
+                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(t, type) and issubclass(t, Section)
+            ]
             assert field.description or nested, f"{model.__name__}.{name}"
             for inner in nested:
                 walk(inner)
@@ -154,8 +163,14 @@ def test_each_mistake_is_one_clear_error(override: str, expected: list[str], tmp
 
 def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump(minimal(), sort_keys=False).replace("output_folder: runs/x", "output_folder: runs/x\n    n_epoch: 3"))
-    with pytest.raises(ConfigError, match=rf"{path}:4: globals.basic_experiment.n_epoch: unknown key. Did you mean 'n_epochs'"):
+    path.write_text(
+        yaml.safe_dump(minimal(), sort_keys=False).replace(
+            "output_folder: runs/x", "output_folder: runs/x\n    n_epoch: 3"
+        )
+    )
+    with pytest.raises(
+        ConfigError, match=rf"{path}:4: globals.basic_experiment.n_epoch: unknown key. Did you mean 'n_epochs'"
+    ):
         load_config(path)
 
 
@@ -178,7 +193,17 @@ def test_yaml_that_is_more_than_plain_data_is_refused(text: str, message: str) -
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 0.001), ("012", "012"), ("on", "on"), ("3:20", "3:20"), ("True", True), ("~", None), ("-7", -7), (".5", 0.5), ("1_000", "1_000")],
+    [
+        ("1e-3", 0.001),
+        ("012", "012"),
+        ("on", "on"),
+        ("3:20", "3:20"),
+        ("True", True),
+        ("~", None),
+        ("-7", -7),
+        (".5", 0.5),
+        ("1_000", "1_000"),
+    ],
 )
 def test_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
     assert scalar(text) == value
@@ -193,14 +218,21 @@ def test_a_resolved_configuration_reads_back_equal_whatever_its_texts(text: str)
     assert Experiment.model_validate(parse_yaml(to_yaml(config), "f").data) == config
 
 
-SHIPPED = [path for path in sorted([*(ROOT / "examples").rglob("*.yaml"), *(ROOT / "src").rglob("*.yaml")]) if "data" not in path.relative_to(ROOT).parts]
+SHIPPED = [
+    path
+    for path in sorted([*(ROOT / "examples").rglob("*.yaml"), *(ROOT / "src").rglob("*.yaml")])
+    if "data" not in path.relative_to(ROOT).parts
+]
 
 
 @pytest.mark.parametrize("path", [p for p in SHIPPED if p.name == "experiment.yaml"], ids=str)
 def test_one_changed_letter_in_any_shipped_key_is_refused(path: Path, tmp_path: Path) -> None:
     load_config(path)
     document = parse_yaml(path.read_text(), "f")
-    keys = {str(key[-1]) for key in document.sources if key and isinstance(key[-1], str)} - {"channels", "output_stride"}
+    keys = {str(key[-1]) for key in document.sources if key and isinstance(key[-1], str)} - {
+        "channels",
+        "output_stride",
+    }
     text = path.read_text()
     for key in sorted(keys):
         broken = text.replace(f"{key}:", f"{key}x:")

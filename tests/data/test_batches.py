@@ -18,12 +18,14 @@ from img2seq.data.tokenizer import BOS, EOS, Tokenizer
 COUNTS = st.lists(st.integers(1, 7), min_size=1, max_size=20)
 
 
-def bounds(counts: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+def bounds(counts: list[int]) -> np.ndarray:
     return np.cumsum([0, *counts])
 
 
 @given(COUNTS, st.integers(1, 12), st.integers(1, 6), st.integers(0, 3))
-def test_every_caption_comes_once_an_epoch_in_batches_that_are_not_too_large(counts: list[int], batch_size: int, per_image: int, epoch: int) -> None:
+def test_every_caption_comes_once_an_epoch_in_batches_that_are_not_too_large(
+    counts: list[int], batch_size: int, per_image: int, epoch: int
+) -> None:
     plan = training_plan(bounds(counts), batch_size=batch_size, captions_per_image=per_image, seed=1, epoch=epoch)
     captions = [caption for batch in plan for group in batch for caption in group.captions]
     assert sorted(captions) == list(range(sum(counts)))
@@ -48,7 +50,14 @@ def test_validation_sees_every_image_once_in_order(counts: list[int], batch_size
     assert [group.image for batch in plan for group in batch] == list(range(len(counts)))
 
 
-def small_set(*, max_length: int = 30, uniform: bool = False, auto_augment: bool = False, approach: str = "resize", flip: bool = False) -> CaptionSet:
+def small_set(
+    *,
+    max_length: int = 30,
+    uniform: bool = False,
+    auto_augment: bool = False,
+    approach: str = "resize",
+    flip: bool = False,
+) -> CaptionSet:
     captions = {f"im{i}": [" ".join("abcdefg"[: 1 + (i + k) % 7]) for k in range(1 + i % 3)] for i in range(9)}
     tokenizer = Tokenizer.of_words(["a b c d e f g"], split_on=" ", min_freq=1)
     spec = ImageSpec(8, 8, resize_approach=approach)  # type: ignore[arg-type]
@@ -62,7 +71,7 @@ def test_a_packed_batch_holds_each_caption_from_begin_to_end_and_nothing_else() 
     batch = data.batch(validation_plan(data.captions_of, batch_size=100)[0])
     S, T = batch.caption_shape
     B, Q = batch.image_shape
-    assert (S, B) == (data.n_captions, 9)
+    assert (data.n_captions, 9) == (S, B)
     table = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.input_ids).view(S, T)
     targets = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.target_ids).view(S, T)
     rows = iter(range(S))
@@ -80,7 +89,9 @@ def test_a_packed_batch_holds_each_caption_from_begin_to_end_and_nothing_else() 
 
 def test_a_window_of_a_longer_caption_has_no_false_begin_or_end() -> None:
     data = small_set(max_length=3, uniform=True)
-    long = next(i for i in range(data.n_captions) if len(data.stream(i, None)[0]) == 3 and data.stream(i, None)[1][-1] != EOS)
+    long = next(
+        i for i in range(data.n_captions) if len(data.stream(i, None)[0]) == 3 and data.stream(i, None)[1][-1] != EOS
+    )
     line = [BOS, *data._tokens[data._starts[long] : data._starts[long + 1]].tolist(), EOS]
     seen = set()
     for epoch in range(200):

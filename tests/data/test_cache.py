@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tiny_data
 
+from conftest import write_tiny_data
+from img2seq.data import image as image_module
 from img2seq.data import pixels as pixels_module
 from img2seq.data.cache import RowStore
-from img2seq.data.image import ImageSpec, from_any
+from img2seq.data.image import ImageSpec, Pixels, from_any
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
 from img2seq.errors import DataError
@@ -29,12 +30,19 @@ def test_cached_pixels_are_those_of_the_door(tmp_path: Path, workers: int) -> No
         assert np.array_equal(rows[table.row_of[image_id]], from_any(path, SPEC))
 
 
-def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_tiny_data(tmp_path)
     files, _ = find_images(tmp_path / "images")
     decoded: list[str] = []
-    real = pixels_module.decode
-    monkeypatch.setattr(pixels_module, "decode", lambda data, spec, name: decoded.append(name) or real(data, spec, name))
+    real = image_module.decode
+
+    def counting(data: bytes, spec: ImageSpec, name: str) -> Pixels:
+        decoded.append(name)
+        return real(data, spec, name)
+
+    monkeypatch.setattr(pixels_module, "decode", counting)
     cache_pixels(files, SPEC, tmp_path / "cache", workers=0)
     assert len(decoded) == len(files)
     cache_pixels(files, SPEC, tmp_path / "cache", workers=0)

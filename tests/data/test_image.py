@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_flickr8k
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import SHARED, needs_flickr8k
 from img2seq.data.image import ImageSpec, convert, decode, from_any
 from img2seq.errors import DataError
 

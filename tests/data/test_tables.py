@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import write_tiny_data
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import write_tiny_data
 from img2seq.data.annotations import clean_caption, read_captions
 from img2seq.data.records import Problems, find_images, image_id_of, match_images
 from img2seq.data.split import manual_split, random_split
@@ -23,7 +23,9 @@ def table(tmp_path: Path, text: str) -> Path:
 
 
 def test_ids_are_text_and_may_come_again(tmp_path: Path) -> None:
-    found = read_captions(table(tmp_path, 'ID,Sequence\n000000000009,A dog .\n9,"A cat, asleep ."\n000000000009,Two dogs .\n'))
+    found = read_captions(
+        table(tmp_path, 'ID,Sequence\n000000000009,A dog .\n9,"A cat, asleep ."\n000000000009,Two dogs .\n')
+    )
     assert found.captions == {"000000000009": ["A dog .", "Two dogs ."], "9": ["A cat, asleep ."]}
 
 
@@ -72,7 +74,14 @@ def test_composed_and_decomposed_letters_are_one() -> None:
 
 
 def test_an_id_is_a_file_name_with_or_without_its_extension() -> None:
-    assert [image_id_of(name) for name in ("a.jpg", "a.JPEG", "a", "a.b", "1.5", ".jpg")] == ["a", "a", "a", "a.b", "1.5", ".jpg"]
+    assert [image_id_of(name) for name in ("a.jpg", "a.JPEG", "a", "a.b", "1.5", ".jpg")] == [
+        "a",
+        "a",
+        "a",
+        "a.b",
+        "1.5",
+        ".jpg",
+    ]
 
 
 def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) -> None:

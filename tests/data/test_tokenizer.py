@@ -35,7 +35,11 @@ def test_a_caption_that_spells_a_control_token_is_an_unknown_word() -> None:
     assert all(number >= len(SPECIAL_TOKENS) for number in bpe.encode("<eos>"))
 
 
-@pytest.mark.parametrize("tokenizer", [words(), words(split_on=""), words(lowercase=True), Tokenizer.of_bpe(CAPTIONS, max_units=300)], ids=["word", "char", "lower", "bpe"])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [words(), words(split_on=""), words(lowercase=True), Tokenizer.of_bpe(CAPTIONS, max_units=300)],
+    ids=["word", "char", "lower", "bpe"],
+)
 def test_a_file_is_all_that_is_needed(tokenizer: Tokenizer) -> None:
     again = Tokenizer.from_json(tokenizer.to_json())
     assert again.digest == tokenizer.digest
@@ -57,7 +61,9 @@ def test_known_words_come_back_as_they_were() -> None:
 
 
 def test_an_empty_vocabulary_is_an_error() -> None:
-    with pytest.raises(DataError, match="min_freq: 9 leaves an empty vocabulary; the most frequent token is seen 3 time"):
+    with pytest.raises(
+        DataError, match="min_freq: 9 leaves an empty vocabulary; the most frequent token is seen 3 time"
+    ):
         words(min_freq=9)
 
 
@@ -67,7 +73,11 @@ def test_vocab_files_of_the_peer_and_of_a_run(tmp_path: Path) -> None:
     assert from_vocab_file(path, split_on=" ", lowercase=False).tokens == [*SPECIAL_TOKENS, "dog", "a"]
     path.write_text(words().to_json())
     assert from_vocab_file(path, split_on=None, lowercase=True).digest == words().digest
-    for broken, message in (("[1]", "expected a JSON object"), ('{"a": 1, "b": 1}', "each number once"), ("{", "not valid JSON")):
+    for broken, message in (
+        ("[1]", "expected a JSON object"),
+        ('{"a": 1, "b": 1}', "each number once"),
+        ("{", "not valid JSON"),
+    ):
         path.write_text(broken)
         with pytest.raises(DataError, match=message):
             from_vocab_file(path, split_on=" ", lowercase=False)

@@ -147,9 +147,7 @@ def test_grammar() -> None:
             text = caption.lower()
             assert re.fullmatch(r"[A-Z][a-z]*( [a-z]+| ,)* \.", caption), caption
             assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), caption
-            assert not re.search(rf"\ban? (?!pair|group|picture)(\w+ ){{1,3}}(?!fish){nouns}s\b", text), (
-                caption
-            )
+            assert not re.search(rf"\ban? (?!pair|group|picture)(\w+ ){{1,3}}(?!fish){nouns}s\b", text), caption
             assert not re.search(rf"\b(two|three|four) (\w+ ){{1,2}}(?!fish){nouns}\b", text), caption
             assert not re.search(r"there (is (two|three|four)|are an?)\b", text), caption
             if re.match(r"(two|three|four)\b", text):

@@ -24,7 +24,9 @@ BEAM = Decoding(method="beam", max_length=12)
 SAMPLE = Decoding(method="sample", max_length=12)
 
 
-def model(vocabulary: int = 20, *, has_memory: bool = True, seed: int = 0, scale: float = 3.0, end_bias: float = 0.0) -> CaptionModel:
+def model(
+    vocabulary: int = 20, *, has_memory: bool = True, seed: int = 0, scale: float = 3.0, end_bias: float = 0.0
+) -> CaptionModel:
     """Return a random decoder whose distributions are not flat."""
     torch.manual_seed(seed)
     decoder = Decoder(
@@ -47,7 +49,9 @@ def packed_log_probabilities(decoder: Decoder, image: torch.Tensor | None, token
     line = [BOS, *tokens]
     batch = pack(("x",), {}, [[(line, [*tokens, EOS], 0)]])
     kv = decoder.memory_keys_values(None if image is None else image.unsqueeze(0))
-    logits = decoder.logits(decoder(batch.input_ids, batch.positions, PackedAttention(batch, decoder.n_heads, kv))).detach()
+    logits = decoder.logits(
+        decoder(batch.input_ids, batch.positions, PackedAttention(batch, decoder.n_heads, kv))
+    ).detach()
     logits[:, [BOS, UNK, MASK, PAD]] = float("-inf")
     return logits.log_softmax(1)
 
@@ -58,7 +62,11 @@ def same(one: list[Hypothesis], other: list[Hypothesis]) -> None:
         assert a.log_probabilities == pytest.approx(b.log_probabilities, abs=1e-4)
 
 
-@pytest.mark.parametrize("settings", [GREEDY, BEAM, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)], ids=["greedy", "beam", "n-best", "sample"])
+@pytest.mark.parametrize(
+    "settings",
+    [GREEDY, BEAM, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)],
+    ids=["greedy", "beam", "n-best", "sample"],
+)
 @pytest.mark.parametrize("has_memory", [True, False])
 def test_probabilities_of_the_cache_are_those_of_the_whole_computation(settings: Decoding, has_memory: bool) -> None:
     decoder = model(has_memory=has_memory).decoder
@@ -71,7 +79,11 @@ def test_probabilities_of_the_cache_are_those_of_the_whole_computation(settings:
             assert hypothesis.log_probabilities == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("settings", [GREEDY, BEAM, replace(BEAM, beam_size=6, beam_groups=3, diversity=0.5, n_best=6), replace(SAMPLE, n_best=3)], ids=["greedy", "beam", "groups", "sample"])
+@pytest.mark.parametrize(
+    "settings",
+    [GREEDY, BEAM, replace(BEAM, beam_size=6, beam_groups=3, diversity=0.5, n_best=6), replace(SAMPLE, n_best=3)],
+    ids=["greedy", "beam", "groups", "sample"],
+)
 def test_a_batch_equals_each_image_alone(settings: Decoding) -> None:
     decoder, images, names = model().decoder, memory(7), [f"im{i}" for i in range(7)]
     beginnings = [[], [7], [8, 9, 10], [], [6, 6], [5], []]
@@ -101,8 +113,8 @@ def test_wide_beams_find_what_exhaustive_search_finds(length_penalty: float) -> 
                 table = packed_log_probabilities(decoder, image[0], list(words))
                 total = sum(float(table[i, token]) for i, token in enumerate([*words, EOS]))
                 ranked.append((total / (length + 1) ** length_penalty, list(words)))
-        score, words = max(ranked)
-        assert best.tokens == words
+        score, expected = max(ranked)
+        assert best.tokens == expected
         assert best.score == pytest.approx(score, abs=1e-4)
 
 
@@ -113,7 +125,9 @@ def test_a_better_caption_is_never_lost_to_a_narrower_search() -> None:
     assert all(w[0].score >= g[0].score - 1e-4 for w, g in zip(wide, greedy, strict=True) if g[0].ended)
 
 
-@pytest.mark.parametrize("settings", [GREEDY, BEAM, replace(SAMPLE, n_best=5, temperature=3.0)], ids=["greedy", "beam", "sample"])
+@pytest.mark.parametrize(
+    "settings", [GREEDY, BEAM, replace(SAMPLE, n_best=5, temperature=3.0)], ids=["greedy", "beam", "sample"]
+)
 def test_control_tokens_are_never_emitted(settings: Decoding) -> None:
     decoder = model().decoder
     decoder.bias.data[[BOS, UNK, MASK, PAD]] = 50.0  # the model begs for them
@@ -146,7 +160,10 @@ def test_no_ngram_comes_twice_where_that_is_asked_for() -> None:
     plain = search(decoder, memory(), GREEDY)[0][0].tokens
     assert len(set(itertools.pairwise(plain))) < len(plain) - 1  # it does repeat itself when let alone
     for n in (1, 2, 3):
-        for settings in (replace(GREEDY, no_repeat_ngram=n, max_length=4), replace(BEAM, beam_size=3, no_repeat_ngram=n, max_length=4)):
+        for settings in (
+            replace(GREEDY, no_repeat_ngram=n, max_length=4),
+            replace(BEAM, beam_size=3, no_repeat_ngram=n, max_length=4),
+        ):
             tokens = search(decoder, memory(), settings)[0][0].tokens
             grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
             assert len(set(grams)) == len(grams)
@@ -156,13 +173,17 @@ def test_penalties_act_inside_their_windows_alone() -> None:
     logits = torch.tensor([[0.0] * 5 + [2.0, -2.0, 1.0, 1.0]])
     history = torch.tensor([[5, 6, 7, 7]])
     plain = allowed(logits.clone(), history, GREEDY, 4)
-    repeated = allowed(logits.clone(), history, replace(GREEDY, repetition_penalty=2.0, repetition_penalty_max_window=2), 4)
+    repeated = allowed(
+        logits.clone(), history, replace(GREEDY, repetition_penalty=2.0, repetition_penalty_max_window=2), 4
+    )
     assert (repeated - plain)[0, 4:].tolist() == [0, 0, 0, -0.5, 0]
     repeated = allowed(logits.clone(), history, replace(GREEDY, repetition_penalty=2.0), 4)
     assert (repeated - plain)[0, 4:].tolist() == [0, -1.0, -2.0, -0.5, 0]
     frequent = allowed(logits.clone(), history, replace(GREEDY, frequency_penalty=0.5), 4)
     assert (frequent - plain)[0, 4:].tolist() == [0, -0.5, -0.5, -1.0, 0]
-    frequent = allowed(logits.clone(), history, replace(GREEDY, frequency_penalty=0.5, frequency_penalty_max_window=1), 4)
+    frequent = allowed(
+        logits.clone(), history, replace(GREEDY, frequency_penalty=0.5, frequency_penalty_max_window=1), 4
+    )
     assert (frequent - plain)[0, 4:].tolist() == [0, 0, 0, -0.5, 0]
 
 
@@ -218,7 +239,12 @@ def test_diverse_groups_say_different_things() -> None:
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"beam_sise": 3}, "Did you mean 'beam_size'"), ({"top_p": 0}, "top_p: expected above 0"), ({"method": "greedy", "n_best": 2}, "n_best"), ({"beam_size": 4, "beam_groups": 3}, "divisor")],
+    [
+        ({"beam_sise": 3}, "Did you mean 'beam_size'"),
+        ({"top_p": 0}, "top_p: expected above 0"),
+        ({"method": "greedy", "n_best": 2}, "n_best"),
+        ({"beam_size": 4, "beam_groups": 3}, "divisor"),
+    ],
 )
 def test_settings_out_of_range_are_one_error(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_config, write_tiny_data, write_yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq import checkpoints
 from img2seq.captioner import Captioner
 from img2seq.config.load import ConfigFiles, load
@@ -26,7 +26,9 @@ from img2seq.training.loop import Interrupted, Trainer, train
 
 
 def run_of(folder: Path, *overrides: str, resume: bool = False, overwrite: bool = False) -> RunFolder:
-    return train(load(ConfigFiles(experiment=str(folder / "experiment.yaml")), overrides), resume=resume, overwrite=overwrite)
+    return train(
+        load(ConfigFiles(experiment=str(folder / "experiment.yaml")), overrides), resume=resume, overwrite=overwrite
+    )
 
 
 def newest(run: RunFolder) -> checkpoints.Checkpoint:
@@ -42,15 +44,34 @@ def assert_same_weights(one: RunFolder, other: RunFolder) -> None:
 
 
 def losses(run: RunFolder) -> list[tuple[str, ...]]:
-    return [tuple(row[key] for key in ("iteration", "loss", "learning_rate", "gradient_norm")) for row in read_table(run.history_train)]
+    return [
+        tuple(row[key] for key in ("iteration", "loss", "learning_rate", "gradient_norm"))
+        for row in read_table(run.history_train)
+    ]
 
 
 def test_a_run_leaves_all_that_its_folder_promises(tiny: Path) -> None:
-    run = run_of(tiny, "globals.evaluation_checkpoint.sample_interval=1000", "globals.evaluation_checkpoint.checkpoint_interval=1000")
-    for path in (run.config, run.sources, run.facts, run.tokenizer, run.split, run.data_report, run.environment, run.model_text, run.log):
+    run = run_of(
+        tiny,
+        "globals.evaluation_checkpoint.sample_interval=1000",
+        "globals.evaluation_checkpoint.checkpoint_interval=1000",
+    )
+    for path in (
+        run.config,
+        run.sources,
+        run.facts,
+        run.tokenizer,
+        run.split,
+        run.data_report,
+        run.environment,
+        run.model_text,
+        run.log,
+    ):
         assert path.is_file(), path
     assert {p.name for p in run.figures.iterdir()} == {"training_curve_LOSS.png", "training_curve_LOSS.pdf"}
-    assert [row["iteration"] for row in read_table(run.history_valid)] == ["10"]  # intervals longer than the run: evaluated at its end
+    assert [row["iteration"] for row in read_table(run.history_valid)] == [
+        "10"
+    ]  # intervals longer than the run: evaluated at its end
     assert newest(run).step == 10
     assert list(run.tensorboard.iterdir())
     folder = run.path / "samples" / "10"
@@ -96,12 +117,18 @@ VARIANTS = {
     "swa, sgdm": ["globals.model.n_iter_before_swa=4", "globals.optimization.optimizer=sgdm"],
     "adabelief, noise": ["globals.optimization.optimizer=adabelief", "globals.optimization.gradient_noise=0.01"],
     "workers": ["globals.basic_experiment.dataloader_workers=2"],
-    "plateau": ["globals.lr_schedule.lr_plateau_patience=1", "globals.evaluation_checkpoint.sample_interval=1", "globals.optimization.lr=0.5"],
+    "plateau": [
+        "globals.lr_schedule.lr_plateau_patience=1",
+        "globals.evaluation_checkpoint.sample_interval=1",
+        "globals.optimization.lr=0.5",
+    ],
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(
+    name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides = ["globals.evaluation_checkpoint.checkpoint_interval=1", *VARIANTS[name]]
     whole = run_of(tiny, *overrides, f"globals.basic_experiment.output_folder={tiny / 'whole'}")
     n_steps = newest(whole).step
@@ -126,20 +153,47 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(name: str, tiny: P
     assert n_stops == 4
     assert_same_weights(whole, stopped)
     assert losses(whole) == losses(stopped)
-    assert [r["valid_loss"] for r in read_table(whole.history_valid)] == [r["valid_loss"] for r in read_table(stopped.history_valid)]
+    assert [r["valid_loss"] for r in read_table(whole.history_valid)] == [
+        r["valid_loss"] for r in read_table(stopped.history_valid)
+    ]
 
 
 def test_evaluation_and_workers_change_nothing_that_is_trained(tiny: Path) -> None:
-    often = run_of(tiny, "globals.evaluation_checkpoint.sample_interval=1", "globals.basic_experiment.dataloader_workers=2")
-    seldom = run_of(tiny, f"globals.basic_experiment.output_folder={tiny / 'b'}", "globals.evaluation_checkpoint.sample_interval=1000")
+    often = run_of(
+        tiny, "globals.evaluation_checkpoint.sample_interval=1", "globals.basic_experiment.dataloader_workers=2"
+    )
+    seldom = run_of(
+        tiny,
+        f"globals.basic_experiment.output_folder={tiny / 'b'}",
+        "globals.evaluation_checkpoint.sample_interval=1000",
+    )
     assert_same_weights(often, seldom)
 
 
 def test_accumulated_batches_train_as_one_large_batch(tiny: Path) -> None:
-    fixed = ["globals.basic_experiment.n_epochs=1", "outputs.captions.model_config.position_dropout=0.0", "outputs.captions.model_config.model_init_config.dropout=0.0"]
-    frozen = ["inputs.photo.model_config.freeze_pretrained_model=true", "inputs.photo.input_type_info.auto_augment=false"]  # no batch statistics
-    small = run_of(tiny, *fixed, *frozen, "globals.basic_experiment.batch_size=8", "globals.optimization.gradient_accumulation_steps=2")
-    large = run_of(tiny, *fixed, *frozen, "globals.basic_experiment.batch_size=16", f"globals.basic_experiment.output_folder={tiny / 'large'}")
+    fixed = [
+        "globals.basic_experiment.n_epochs=1",
+        "outputs.captions.model_config.position_dropout=0.0",
+        "outputs.captions.model_config.model_init_config.dropout=0.0",
+    ]
+    frozen = [
+        "inputs.photo.model_config.freeze_pretrained_model=true",
+        "inputs.photo.input_type_info.auto_augment=false",
+    ]  # no batch statistics
+    small = run_of(
+        tiny,
+        *fixed,
+        *frozen,
+        "globals.basic_experiment.batch_size=8",
+        "globals.optimization.gradient_accumulation_steps=2",
+    )
+    large = run_of(
+        tiny,
+        *fixed,
+        *frozen,
+        "globals.basic_experiment.batch_size=16",
+        f"globals.basic_experiment.output_folder={tiny / 'large'}",
+    )
     for one, other in zip(losses(small), losses(large), strict=True):
         assert [float(x) for x in one] == pytest.approx([float(x) for x in other], rel=1e-3, abs=1e-5)
 
@@ -164,14 +218,33 @@ def test_more_epochs_may_be_added_and_other_data_not(tiny: Path) -> None:
     run = run_of(tiny, "globals.basic_experiment.n_epochs=1")
     assert newest(run_of(tiny, "globals.basic_experiment.n_epochs=2", resume=True)).step == 10
     with pytest.raises(RunError, match="cannot be resumed: "):
-        run_of(tiny, "outputs.captions.output_type_info.lowercase=true", "outputs.captions.output_type_info.min_freq=12", resume=True)
+        run_of(
+            tiny,
+            "outputs.captions.output_type_info.lowercase=true",
+            "outputs.captions.output_type_info.min_freq=12",
+            resume=True,
+        )
     assert newest(run).step == 10
 
 
 def test_early_stopping_counts_evaluations_after_its_buffer(tiny: Path) -> None:
-    overrides = ["globals.optimization.lr=1e-9", "globals.optimization.lr_lb=1e-9", "globals.basic_experiment.n_epochs=20"]
-    overrides += ["globals.evaluation_checkpoint.sample_interval=2", "globals.training_control.early_stopping_patience=2", "outputs.captions.sampling_config.n_eval_inputs=0"]
-    stopped = run_of(tiny, *overrides, "globals.optimization.optimizer=sgdm", "globals.optimization.gradient_noise=1.0", "globals.training_control.early_stopping_buffer=30")
+    overrides = [
+        "globals.optimization.lr=1e-9",
+        "globals.optimization.lr_lb=1e-9",
+        "globals.basic_experiment.n_epochs=20",
+    ]
+    overrides += [
+        "globals.evaluation_checkpoint.sample_interval=2",
+        "globals.training_control.early_stopping_patience=2",
+        "outputs.captions.sampling_config.n_eval_inputs=0",
+    ]
+    stopped = run_of(
+        tiny,
+        *overrides,
+        "globals.optimization.optimizer=sgdm",
+        "globals.optimization.gradient_noise=1.0",
+        "globals.training_control.early_stopping_buffer=30",
+    )
     assert 30 <= newest(stopped).step < 100
 
 
@@ -186,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, m
         return real(model, batch, **options) * (float("nan") if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(CaptionModel, "loss_sum", poisoned)
-    with pytest.raises(ModelError, match="step 3: .* not finite"):
+    with pytest.raises(ModelError, match=r"step 3: .* not finite"):
         run_of(tiny, "globals.evaluation_checkpoint.sample_interval=2")
     run = RunFolder(tiny / "run")
     assert read_json(run.path / "not_finite.json") == {"step": 3, "image_ids": list(calls[2])}
@@ -194,7 +267,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, m
 
 
 def test_frozen_cached_features_train_the_same_as_features_computed_each_step(tiny: Path) -> None:
-    overrides = ["inputs.photo.model_config.freeze_pretrained_model=true", "inputs.photo.input_type_info.auto_augment=false"]
+    overrides = [
+        "inputs.photo.model_config.freeze_pretrained_model=true",
+        "inputs.photo.input_type_info.auto_augment=false",
+    ]
     overrides += ["inputs.photo.input_type_info.horizontal_flip=true"]
     cached = run_of(tiny, *overrides, "inputs.photo.model_config.cache_features=true")
     computed = run_of(tiny, *overrides, f"globals.basic_experiment.output_folder={tiny / 'b'}")
@@ -228,7 +304,16 @@ def test_all_that_is_wrong_with_the_data_is_listed_before_training(tiny: Path) -
     with pytest.raises(DataError) as caught:
         run_of(tiny)
     message = str(caught.value)
-    for part in ("1 row(s)", "line 51", "2 ID(s) with captions have no image", "004", "999", "1 image(s)", "003.png", "on_bad_data: skip"):
+    for part in (
+        "1 row(s)",
+        "line 51",
+        "2 ID(s) with captions have no image",
+        "004",
+        "999",
+        "1 image(s)",
+        "003.png",
+        "on_bad_data: skip",
+    ):
         assert part in message
     assert not (tiny / "run").exists()
 
@@ -243,7 +328,15 @@ def test_what_is_skipped_is_left_out_and_written_down(tiny: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_real_process_finishes_its_step_saves_and_says_so(tiny: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "img2seq", "train", str(tiny / "experiment.yaml"), "--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "img2seq",
+        "train",
+        str(tiny / "experiment.yaml"),
+        "--globals.basic_experiment.n_epochs=100000",
+        "--globals.training_control.early_stopping_patience=0",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         history = tiny / "run/history_valid.csv"
@@ -269,14 +362,19 @@ def test_a_time_budget_stops_by_itself_and_can_be_resumed(tiny: Path) -> None:
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "characters"])
 def test_other_tokenizers_train_too(tiny: Path, tokenizer: str) -> None:
-    override = {"bpe": "outputs.captions.output_type_info.tokenizer=bpe", "characters": "outputs.captions.output_type_info.split_on=''"}[tokenizer]
+    override = {
+        "bpe": "outputs.captions.output_type_info.tokenizer=bpe",
+        "characters": "outputs.captions.output_type_info.split_on=''",
+    }[tokenizer]
     run = run_of(tiny, override, "globals.basic_experiment.n_epochs=1")
     assert Captioner.load(run.path).caption(Image.new("RGB", (8, 8)), max_length=5).tokens
 
 
 def test_manual_inputs_are_captioned_with_their_beginning(tiny: Path) -> None:
     config = tiny_config(tiny)
-    config["outputs"][0]["sampling_config"]["manual_inputs"] = [{"photo": str(tiny / "images/001.png"), "captions": "there is"}]
+    config["outputs"][0]["sampling_config"]["manual_inputs"] = [
+        {"photo": str(tiny / "images/001.png"), "captions": "there is"}
+    ]
     write_yaml(tiny / "experiment.yaml", config)
     run = run_of(tiny, "globals.basic_experiment.n_epochs=1")
     assert (run.path / "samples/5/manual/0_generated.txt").read_text().startswith("there is")

@@ -13,6 +13,7 @@ from torch import nn
 from img2seq import checkpoints
 from img2seq.config.schema import LRSchedule, ModelOptions, Optimization
 from img2seq.errors import RunError
+from img2seq.model.captioner import CaptionModel
 from img2seq.training.average import WeightAverage
 from img2seq.training.optimizer import AdaBelief, build_optimizer
 from img2seq.training.schedule import learning_rate, warmup_steps
@@ -43,7 +44,9 @@ def test_a_cycle_rises_for_three_tenths() -> None:
 
 def test_plateau_falls_by_its_factor_and_not_below_the_bound() -> None:
     config, options = LRSchedule(warmup_steps=0, lr_plateau_factor=0.5), Optimization(lr=0.1, lr_lb=0.02)
-    assert [learning_rate(5, 9, config, options, n_falls=n) for n in range(4)] == pytest.approx([0.1, 0.05, 0.025, 0.02])
+    assert [learning_rate(5, 9, config, options, n_falls=n) for n in range(4)] == pytest.approx(
+        [0.1, 0.05, 0.025, 0.02]
+    )
     assert rates(5, {"lr_schedule": "same", "warmup_steps": 0}) == [0.1] * 5
 
 
@@ -66,11 +69,11 @@ def test_adabelief_is_the_algorithm_of_the_paper(decoupled: bool) -> None:
     torch.testing.assert_close(parameter.detach().double(), x, atol=1e-5, rtol=1e-5)
 
 
-class _TwoParts(nn.Module):
+class _TwoParts(CaptionModel):
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.encoders = nn.ModuleDict({"photo": nn.Linear(3, 3)})
-        self.decoder = nn.Linear(3, 3)
+        self.decoder = nn.Linear(3, 3)  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgdm", "adabelief", "adabeliefw"])
@@ -78,7 +81,10 @@ def test_every_optimizer_decays_matrices_alone_and_lowers_the_loss(name: str) ->
     torch.manual_seed(0)
     model = _TwoParts()
     optimizer = build_optimizer(model, Optimization(optimizer=name, lr=0.02, wd=0.1), {"photo": 0.1})  # type: ignore[arg-type]
-    groups = {(group["lr_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"]) for group in optimizer.param_groups}
+    groups = {
+        (group["lr_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"])
+        for group in optimizer.param_groups
+    }
     assert groups == {(0.1, 0.1): 9, (0.1, 0.0): 3, (1.0, 0.1): 9, (1.0, 0.0): 3}
     x, losses = torch.randn(16, 3), []
     for _ in range(30):
@@ -92,7 +98,10 @@ def test_every_optimizer_decays_matrices_alone_and_lowers_the_loss(name: str) ->
 
 def test_averages_are_those_of_their_definitions() -> None:
     model = _TwoParts()
-    swa, ema = WeightAverage(model, ModelOptions(n_iter_before_swa=2)), WeightAverage(model, ModelOptions(ema_decay=0.5))  # type: ignore[arg-type]
+    swa, ema = (
+        WeightAverage(model, ModelOptions(n_iter_before_swa=2)),
+        WeightAverage(model, ModelOptions(ema_decay=0.5)),
+    )
     history = []
     for step in range(1, 6):
         with torch.no_grad():
@@ -112,7 +121,9 @@ def test_averages_are_those_of_their_definitions() -> None:
 
 
 def saved(folder: Path, step: int, loss: float | None = None) -> checkpoints.Checkpoint:
-    return checkpoints.save(folder, step, {"w": torch.full((4,), float(step))}, {"m": torch.zeros(2)}, {"valid_loss": loss})
+    return checkpoints.save(
+        folder, step, {"w": torch.full((4,), float(step))}, {"m": torch.zeros(2)}, {"valid_loss": loss}
+    )
 
 
 def test_best_and_newest_are_kept_and_the_rest_removed(tmp_path: Path) -> None:

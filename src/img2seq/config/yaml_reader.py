@@ -65,12 +65,16 @@ def read_yaml(path: str | Path) -> Document:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: expected a configuration of at most {MAX_FILE_BYTES:,} bytes, found {path.stat().st_size:,}")
+            raise ConfigError(
+                f"{path}: expected a configuration of at most {MAX_FILE_BYTES:,} bytes, found {path.stat().st_size:,}"
+            )
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}") from error
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
     return parse_yaml(text, str(path))
 
 

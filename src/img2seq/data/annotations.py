@@ -67,7 +67,9 @@ def read_captions(path: str | Path) -> CaptionTable:
 
 def _column(name: str, header: list[str], path: Path) -> int:
     if name not in header:
-        raise DataError(f"{path}:1: expected the columns ID and Sequence, found {', '.join(map(repr, header)) or 'nothing'}.{did_you_mean(name, header)}")
+        raise DataError(
+            f"{path}:1: expected the columns ID and Sequence, found {', '.join(map(repr, header)) or 'nothing'}.{did_you_mean(name, header)}"
+        )
     return header.index(name)
 
 

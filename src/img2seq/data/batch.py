@@ -43,8 +43,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, images={name: image.to(device, non_blocking=True) for name, image in self.images.items()}, **moved)
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(
+            self, images={name: image.to(device, non_blocking=True) for name, image in self.images.items()}, **moved
+        )
 
     @property
     def n_captions(self) -> int:

@@ -52,9 +52,13 @@ class RowStore:
             folder.mkdir(parents=True, exist_ok=True)
             with self._index() as index:
                 index.execute("CREATE TABLE IF NOT EXISTS rows (content TEXT PRIMARY KEY, row INTEGER NOT NULL UNIQUE)")
-                index.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content TEXT)")
+                index.execute(
+                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content TEXT)"
+                )
         except (OSError, sqlite3.Error) as error:
-            raise DataError(f"{folder}: the cache cannot be used: {error}; set basic_experiment.cache_folder or IMG2SEQ_CACHE") from error
+            raise DataError(
+                f"{folder}: the cache cannot be used: {error}; set basic_experiment.cache_folder or IMG2SEQ_CACHE"
+            ) from error
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
@@ -67,7 +71,9 @@ class RowStore:
     def contents_of(self, paths: Sequence[Path]) -> list[str | None]:
         """Return the content key each file had when it was last read, or None if it is new or has changed."""
         with self._index() as index:
-            known = {path: (size, changed, content) for path, size, changed, content in index.execute("SELECT * FROM files")}
+            known = {
+                path: (size, changed, content) for path, size, changed, content in index.execute("SELECT * FROM files")
+            }
         keys: list[str | None] = []
         for path in paths:
             status = path.stat()
@@ -77,7 +83,9 @@ class RowStore:
 
     def remember_files(self, contents: dict[Path, str]) -> None:
         """Note the content key of files as they are now."""
-        entries = [(str(path), path.stat().st_size, path.stat().st_mtime_ns, content) for path, content in contents.items()]
+        entries = [
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns, content) for path, content in contents.items()
+        ]
         with self._index() as index:
             index.execute("BEGIN IMMEDIATE")
             index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", entries)
@@ -98,7 +106,11 @@ class RowStore:
         with self._index() as index:
             index.execute("BEGIN IMMEDIATE")  # from here to COMMIT this process alone writes
             first = index.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
-            known = {content for content in rows if index.execute("SELECT 1 FROM rows WHERE content = ?", (content,)).fetchone()}
+            known = {
+                content
+                for content in rows
+                if index.execute("SELECT 1 FROM rows WHERE content = ?", (content,)).fetchone()
+            }
             new = {content: row for content, row in rows.items() if content not in known}
             try:
                 descriptor = os.open(self.folder / "rows.bin", os.O_RDWR | os.O_CREAT, 0o644)
@@ -106,12 +118,16 @@ class RowStore:
                     file.seek(first * self.row_bytes)
                     for row in new.values():
                         if row.shape != self.shape or row.dtype != self.dtype:
-                            raise ValueError(f"expected a row of {self.dtype} {self.shape}, found {row.dtype} {row.shape}")
+                            raise ValueError(
+                                f"expected a row of {self.dtype} {self.shape}, found {row.dtype} {row.shape}"
+                            )
                         file.write(np.ascontiguousarray(row).tobytes())
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                raise DataError(f"{self.folder}: cannot write {len(new) * self.row_bytes:,} bytes to the cache: {error.strerror}") from error
+                raise DataError(
+                    f"{self.folder}: cannot write {len(new) * self.row_bytes:,} bytes to the cache: {error.strerror}"
+                ) from error
             index.executemany("INSERT INTO rows VALUES (?, ?)", [(content, first + i) for i, content in enumerate(new)])
             index.execute("COMMIT")
 
@@ -124,4 +140,6 @@ class RowStore:
         try:
             return np.memmap(self.folder / "rows.bin", dtype=self.dtype, mode="r", shape=(count, *self.shape))
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder}: the cache is damaged ({error}); remove the folder and run again") from error
+            raise DataError(
+                f"{self.folder}: the cache is damaged ({error}); remove the folder and run again"
+            ) from error

@@ -24,8 +24,10 @@ from PIL import Image, ImageOps
 from img2seq.config.schema import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo"))
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
+)
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
 RULES_VERSION = 1  # part of every cache key: raise it when the same file would give other pixels
 
@@ -118,7 +120,7 @@ def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "
     """Convert an image of any supported kind to RGB, L or RGBA by the rules in this module's docstring."""
     if image.mode.startswith("I"):  # 16-bit gray; convert() would clip it at 255
         values = np.asarray(image, dtype=np.int64)
-        if values.size and not (0 <= values.min() and values.max() <= 65535):
+        if values.size and not (values.min() >= 0 and values.max() <= 65535):
             raise DataError(f"{name}: expected gray values of 0 to 65535, found {values.min()} to {values.max()}")
         image = Image.fromarray((values / 257).round().astype(np.uint8))
     if image.mode in ("F", "LAB", "HSV") or image.mode not in _KNOWN_MODES:
@@ -142,7 +144,9 @@ _KNOWN_MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "La",
 def _check_size(image: Image.Image, spec: ImageSpec, name: str) -> None:
     width, height = image.size
     if width * height > spec.max_pixels:
-        raise DataError(f"{name}: expected at most {spec.max_pixels:,} pixels, found {width} x {height} = {width * height:,}")
+        raise DataError(
+            f"{name}: expected at most {spec.max_pixels:,} pixels, found {width} x {height} = {width * height:,}"
+        )
     if width < 1 or height < 1:
         raise DataError(f"{name}: expected an image, found {width} x {height} pixels")
 
@@ -169,7 +173,13 @@ def from_any(source: Any, spec: ImageSpec) -> Pixels:
     if isinstance(source, Image.Image):
         return to_pixels(source, spec)
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (3, 4)):
-            raise DataError(f"image: expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), found {source.dtype} {source.shape}")
+        if (
+            source.dtype != np.uint8
+            or source.ndim not in (2, 3)
+            or (source.ndim == 3 and source.shape[2] not in (3, 4))
+        ):
+            raise DataError(
+                f"image: expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), found {source.dtype} {source.shape}"
+            )
         return to_pixels(Image.fromarray(source), spec)
     raise DataError(f"image: expected a path, bytes, a PIL image or a uint8 array, found {type(source).__name__}")

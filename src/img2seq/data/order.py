@@ -7,6 +7,7 @@ training is therefore two integers, epoch and batch, whatever the number of work
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ def training_plan(
 def validation_plan(captions_of: NDArray[np.int64], *, batch_size: int) -> Plan:
     """Return every image once, in order, with all its captions, cut into batches."""
     bounds = captions_of.tolist()
-    groups = [Group(i, tuple(range(first, last))) for i, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))]
+    groups = [Group(i, tuple(range(first, last))) for i, (first, last) in enumerate(itertools.pairwise(bounds))]
     return cut(groups, batch_size)
 
 

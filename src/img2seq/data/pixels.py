@@ -81,4 +81,3 @@ def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item],
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
-

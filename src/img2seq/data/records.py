@@ -27,7 +27,9 @@ class Problems:
         return bool(self.by_kind)
 
     def text(self, *, most: int = 10) -> str:
-        return "\n".join(f"{len(entries)} {kind}:\n{listed(entries, most=most)}" for kind, entries in self.by_kind.items())
+        return "\n".join(
+            f"{len(entries)} {kind}:\n{listed(entries, most=most)}" for kind, entries in self.by_kind.items()
+        )
 
 
 def image_id_of(name: str) -> str:
@@ -46,7 +48,9 @@ def find_images(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     if not folder.is_dir():
         parent = folder.parent
         near = did_you_mean(folder.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
-        raise DataError(f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}")
+        raise DataError(
+            f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}"
+        )
     found: dict[str, Path] = {}
     clashes: list[str] = []
     for root, folders, names in os.walk(folder):
@@ -79,9 +83,13 @@ def match_images(
     missing = [image_id for image_id in captions if image_id not in found]
     if len(missing) == len(captions):
         example, some = next(iter(captions)), next(iter(found.values()))
-        raise DataError(f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {example!r}, an image is {some.name!r}")
+        raise DataError(
+            f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {example!r}, an image is {some.name!r}"
+        )
     problems.add(f"ID(s) with captions have no image in {folder}", missing)
-    return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(missing)
+    return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(
+        missing
+    )
 
 
 def settle(problems: Problems, policy: Literal["error", "skip"]) -> str:
@@ -93,5 +101,7 @@ def settle(problems: Problems, policy: Literal["error", "skip"]) -> str:
     if not problems:
         return ""
     if policy == "error":
-        raise DataError(f"{problems.text()}\nCorrect the data, or leave these out with globals.basic_experiment.on_bad_data: skip")
+        raise DataError(
+            f"{problems.text()}\nCorrect the data, or leave these out with globals.basic_experiment.on_bad_data: skip"
+        )
     return f"left out (on_bad_data: skip):\n{problems.text()}"

@@ -18,7 +18,9 @@ def random_split(image_ids: Iterable[str], valid_size: float | int, seed: int) -
     ids = sorted(image_ids)
     count = valid_size if isinstance(valid_size, int) else max(1, round(valid_size * len(ids)))
     if not 1 <= count < len(ids):
-        raise DataError(f"valid_size: expected to leave images on both sides, found {count} of {len(ids)} images for validation")
+        raise DataError(
+            f"valid_size: expected to leave images on both sides, found {count} of {len(ids)} images for validation"
+        )
     drawn = set(sorted(ids, key=lambda image_id: seed_of("split", seed, image_id))[:count])
     return [i for i in ids if i not in drawn], [i for i in ids if i in drawn]
 
@@ -32,9 +34,13 @@ def manual_split(image_ids: Iterable[str], valid_ids: Iterable[str]) -> tuple[li
     ids, valid = set(image_ids), set(valid_ids)
     if unknown := sorted(valid - ids):
         near = did_you_mean(unknown[0], ids) if len(ids) < 50_000 else ""
-        raise DataError(f"manual_valid_ids_file: {len(unknown)} of {len(valid)} IDs have no image with a caption:\n{listed(unknown)}{near}")
+        raise DataError(
+            f"manual_valid_ids_file: {len(unknown)} of {len(valid)} IDs have no image with a caption:\n{listed(unknown)}{near}"
+        )
     if not valid or valid == ids:
-        raise DataError(f"manual_valid_ids_file: expected to leave images on both sides, found {len(valid)} of {len(ids)} for validation")
+        raise DataError(
+            f"manual_valid_ids_file: expected to leave images on both sides, found {len(valid)} of {len(ids)} for validation"
+        )
     return sorted(ids - valid), sorted(valid)
 
 

@@ -101,9 +101,7 @@ class Tokenizer:
             raise DataError(f"{name}: expected an img2seq tokenizer, found other JSON: {error}") from error
 
     @classmethod
-    def of_words(
-        cls, captions: Iterable[str], *, split_on: str, min_freq: int, lowercase: bool = False
-    ) -> Tokenizer:
+    def of_words(cls, captions: Iterable[str], *, split_on: str, min_freq: int, lowercase: bool = False) -> Tokenizer:
         """Number every word (or character) seen at least `min_freq` times, the most frequent first."""
         empty = cls(SPECIAL_TOKENS, split_on=split_on, lowercase=lowercase)
         counts: Counter[str] = Counter()
@@ -115,11 +113,15 @@ class Tokenizer:
         frequent = sorted((word for word, n in counts.items() if n >= min_freq), key=lambda word: (-counts[word], word))
         if not frequent:
             best = max(counts.values(), default=0)
-            raise DataError(f"min_freq: {min_freq} leaves an empty vocabulary; the most frequent token is seen {best} time(s) in the training captions")
+            raise DataError(
+                f"min_freq: {min_freq} leaves an empty vocabulary; the most frequent token is seen {best} time(s) in the training captions"
+            )
         return cls([*SPECIAL_TOKENS, *frequent], split_on=split_on, lowercase=lowercase)
 
     @classmethod
-    def of_bpe(cls, captions: Iterable[str], *, max_units: int = DEFAULT_BPE_UNITS, min_freq: int = 2, lowercase: bool = False) -> Tokenizer:
+    def of_bpe(
+        cls, captions: Iterable[str], *, max_units: int = DEFAULT_BPE_UNITS, min_freq: int = 2, lowercase: bool = False
+    ) -> Tokenizer:
         """Learn byte-pair units (Sennrich 2016) over bytes, so that any text can be written."""
         empty = cls(SPECIAL_TOKENS, split_on=None, lowercase=lowercase)
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -156,7 +158,11 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if isinstance(data, dict) and data.get("format") == "img2seq-tokenizer":
         return Tokenizer.from_json(json.dumps(data), str(path))
-    if not isinstance(data, dict) or not data or not all(isinstance(n, int) and not isinstance(n, bool) for n in data.values()):
+    if (
+        not isinstance(data, dict)
+        or not data
+        or not all(isinstance(n, int) and not isinstance(n, bool) for n in data.values())
+    ):
         raise DataError(f"{path}: expected a JSON object {{token: number}}")
     if len(set(data.values())) < len(data):
         raise DataError(f"{path}: expected each number once")

@@ -51,9 +51,7 @@ def write_dataset(folder: Path, *, n_train: int, n_valid: int, seed: int, size: 
             rows.writerows((image_id, caption) for caption in captions(one))
             if one.is_validation:
                 valid_ids.append(image_id)
-    (folder / "valid_ids.txt").write_text(
-        "".join(f"{image_id}\n" for image_id in valid_ids), encoding="utf-8"
-    )
+    (folder / "valid_ids.txt").write_text("".join(f"{image_id}\n" for image_id in valid_ids), encoding="utf-8")
     marker.write_text(json.dumps(wanted), encoding="utf-8")
 
 

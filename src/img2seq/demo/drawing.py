@@ -23,11 +23,7 @@ BOXES = {
     "above": [(0.04, 0.03, 0.96, 0.49), (0.04, 0.51, 0.96, 0.97)],
 }
 # How many rows 1, 2, 3 (and, with nothing beside them, 4) things can stand in, by relation.
-ROWS = {
-    "": [(1,), (1, 2), (1, 2), (2,)],
-    "left": [(1,), (2,), (2, 3)],
-    "above": [(1,), (1,), (1, 2)],
-}
+ROWS = {"": [(1,), (1, 2), (1, 2), (2,)], "left": [(1,), (2,), (2, 3)], "above": [(1,), (1,), (1, 2)]}
 RADII = {"small": (0.125, 0.15), "large": (0.2, 0.33), "": (0.1, 0.19)}
 
 
@@ -54,9 +50,7 @@ def _placed(rng: random.Random, scene: Scene) -> list[tuple[Group, Spot]]:
     return [(large, (x, y, rng.uniform(0.3, 0.36))), (small, spot)]
 
 
-def _spread(
-    rng: random.Random, group: Group, relation: str, box: tuple[float, float, float, float]
-) -> list[Spot]:
+def _spread(rng: random.Random, group: Group, relation: str, box: tuple[float, float, float, float]) -> list[Spot]:
     """Return the place of each thing of a group: in cells of a grid over the box, so that none overlap."""
     left, top, right, bottom = box
     if relation and group.count == 1:
@@ -111,9 +105,7 @@ def _cut(rng: random.Random, group: Group, radius: float, half: int) -> tuple[Im
     return tile.reduce(SMOOTH), mask.reduce(SMOOTH)
 
 
-def _texture(
-    rng: random.Random, paint: ImageDraw.ImageDraw, texture: str, spots: Colour, radius: float
-) -> None:
+def _texture(rng: random.Random, paint: ImageDraw.ImageDraw, texture: str, spots: Colour, radius: float) -> None:
     """Cover the tile with a texture as coarse as the thing is large, so that 64 pixels still show it."""
     shift = rng.uniform(0, 0.4) * radius
     for i in range(9):

@@ -35,9 +35,7 @@ def demo(output: str | Path, *, seed: int = 0, overwrite: bool = False) -> str:
     made_here = folder / "data"
     if folder.exists() and any(folder.iterdir()):
         if not overwrite:
-            raise RunError(
-                f"{folder}: exists already; choose another with --output, or replace it with --overwrite"
-            )
+            raise RunError(f"{folder}: exists already; choose another with --output, or replace it with --overwrite")
         if not made_here.is_dir():
             raise RunError(f"{folder}: not overwritten, for no demo has written it")
         for name in ("text", "image", "compare"):
@@ -52,7 +50,7 @@ def demo(output: str | Path, *, seed: int = 0, overwrite: bool = False) -> str:
     announce.say("4/4 comparing")
     text = compare([folder / "text", folder / "image"], folder / "compare")
     n_right, n_all = count_right(run, made_here, seed=seed)
-    return f"\n{text}\n\n{n_right} of {n_all} captions of unseen scenes say nothing untrue. Open the report in a browser."
+    return f"\n{text}\n\n{n_right} of {n_all} captions of unseen scenes are right. Open the report in a browser."
 
 
 def _configured(folder: Path, name: str, seed: int, *, with_image: bool) -> LoadedConfig:
@@ -66,9 +64,7 @@ def _configured(folder: Path, name: str, seed: int, *, with_image: bool) -> Load
         "globals.basic_experiment.cache_folder": data / "cache",
     }
     overrides = [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
-    loaded = load(
-        ConfigFiles(experiment=str(EXPERIMENT)), [*overrides, f"globals.basic_experiment.seed={seed}"]
-    )
+    loaded = load(ConfigFiles(experiment=str(EXPERIMENT)), [*overrides, f"globals.basic_experiment.seed={seed}"])
     if with_image:
         return loaded
     return LoadedConfig(loaded.experiment.model_copy(update={"inputs": []}), loaded.sources)

@@ -68,10 +68,7 @@ def scene(seed: int, index: int) -> Scene:
         # A small thing on a large one shows both; a ring has no middle to stand in front of.
         small, large = rng.sample([shape for shape in SHAPES if shape != "ring"], 2)
         large = "ring" if relation == "inside" else large
-        groups = [
-            Group(small, colours[0], 1, "small", ""),
-            Group(large, colours[1], 1, "large", texture),
-        ]
+        groups = [Group(small, colours[0], 1, "small", ""), Group(large, colours[1], 1, "large", texture)]
     else:
         # Up to four alone, up to three beside others: smaller things would be hard to tell apart.
         counts = (1, 1, 2, 3) if relation else (1, 1, 2, 3, 4)

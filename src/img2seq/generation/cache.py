@@ -39,7 +39,9 @@ class DecodingCache:
         kept[0, :, :, self.length] = k
         kept[1, :, :, self.length] = v
         until = self.length + 1
-        return F.scaled_dot_product_attention(q.unsqueeze(2), kept[0, :, :, :until], kept[1, :, :, :until]).reshape(R, -1)
+        return F.scaled_dot_product_attention(q.unsqueeze(2), kept[0, :, :, :until], kept[1, :, :, :until]).reshape(
+            R, -1
+        )
 
     def attend_to_memory(self, layer: int, q: Tensor) -> Tensor:
         """Return (R, D) for (R, D): all rows of an image attend to its one memory together."""

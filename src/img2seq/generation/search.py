@@ -119,7 +119,11 @@ def search(
                 break
             rows.images, scores = rows.images[kept], scores[kept]
             kept_rows = going_on.repeat_interleave(W)
-            rows.tokens, rows.log_probabilities, last = rows.tokens[kept_rows], rows.log_probabilities[kept_rows], last[kept_rows]
+            rows.tokens, rows.log_probabilities, last = (
+                rows.tokens[kept_rows],
+                rows.log_probabilities[kept_rows],
+                last[kept_rows],
+            )
             cache.keep_images(kept)
     else:
         _cut_off(rows, scores, settings)
@@ -130,7 +134,9 @@ def search(
 def _forced_tokens(beginnings: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Return (B, longest beginning) tokens, -1 where the search is free."""
     longest = max(len(beginning) for beginning in beginnings)
-    return torch.tensor([[*beginning, *[-1] * (longest - len(beginning))] for beginning in beginnings], device=device).view(len(beginnings), longest)
+    return torch.tensor(
+        [[*beginning, *[-1] * (longest - len(beginning))] for beginning in beginnings], device=device
+    ).view(len(beginnings), longest)
 
 
 def _force(log_probabilities: Tensor, forced: Tensor, images: Tensor, length: int, W: int) -> Tensor:
@@ -164,7 +170,9 @@ def _choose(log_probabilities: Tensor, uniform: Tensor, images: Tensor, length: 
 # --- beam search ---------------------------------------------------------------------------------------------
 
 
-def _extend_beams(log_probabilities: Tensor, scores: Tensor, rows: _Rows, settings: Decoding) -> tuple[Tensor, Tensor, Tensor]:
+def _extend_beams(
+    log_probabilities: Tensor, scores: Tensor, rows: _Rows, settings: Decoding
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (parents, tokens, scores) of the beams that go on: (R,), (R,), (B, W). Captions that end go to `rows.done`.
 
     Among the 2 W best continuations at least W do not end, for each beam ends in one way only. A continuation that ends
@@ -199,7 +207,9 @@ def _extend_beams(log_probabilities: Tensor, scores: Tensor, rows: _Rows, settin
     return parent.flatten(), torch.cat(tokens, 1).flatten(), torch.cat(new_scores, 1)
 
 
-def _finish(parent: Tensor, token: Tensor, value: Tensor, grid: Tensor, rows: _Rows, settings: Decoding, width: int) -> None:
+def _finish(
+    parent: Tensor, token: Tensor, value: Tensor, grid: Tensor, rows: _Rows, settings: Decoding, width: int
+) -> None:
     ends = ((token == EOS) & (value > OFF))[:, :width].nonzero().tolist()
     W = grid.shape[1]
     for b, place in ends:
@@ -243,7 +253,9 @@ def _hypothesis(rows: _Rows, row: int, settings: Decoding) -> Hypothesis:
     if ended:
         end = tokens.index(EOS)
         tokens, log_probabilities = tokens[:end], log_probabilities[: end + 1]
-    return Hypothesis(tokens, log_probabilities, _score(sum(log_probabilities), len(log_probabilities), settings), ended)
+    return Hypothesis(
+        tokens, log_probabilities, _score(sum(log_probabilities), len(log_probabilities), settings), ended
+    )
 
 
 def _cut_off(rows: _Rows, scores: Tensor, settings: Decoding) -> None:

@@ -61,9 +61,15 @@ class Decoding:
             "max_length": (self.max_length >= 1, "1 or more"),
             "min_length": (0 <= self.min_length <= self.max_length, "0 to max_length"),
             "beam_size": (self.beam_size >= 1, "1 or more"),
-            "beam_groups": (1 <= self.beam_groups <= self.beam_size and self.beam_size % self.beam_groups == 0, "a divisor of beam_size"),
+            "beam_groups": (
+                1 <= self.beam_groups <= self.beam_size and self.beam_size % self.beam_groups == 0,
+                "a divisor of beam_size",
+            ),
             "diversity": (self.diversity >= 0, "0 or more"),
-            "n_best": (self.n_best >= 1 and (self.method == "sample" or self.n_best <= self.n_rows), "1 to the number of beams (1 for greedy)"),
+            "n_best": (
+                self.n_best >= 1 and (self.method == "sample" or self.n_best <= self.n_rows),
+                "1 to the number of beams (1 for greedy)",
+            ),
             "temperature": (self.temperature > 0, "above 0"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),

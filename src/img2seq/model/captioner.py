@@ -24,7 +24,10 @@ class CaptionModel(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict(
-            {name: ContextProjection(e.n_places, e.n_features, decoder.width, context_dropout) for name, e in encoders.items()}
+            {
+                name: ContextProjection(e.n_places, e.n_features, decoder.width, context_dropout)
+                for name, e in encoders.items()
+            }
         )
         self.decoder = decoder
 

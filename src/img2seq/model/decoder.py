@@ -57,7 +57,8 @@ class Block(nn.Module):
             gathered = attention.attend_to_memory(layer, self.memory_q(self.memory_norm(x)))
             x = x + self.dropout(self.memory_out(gathered))
         hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)))
-        return x + self.dropout(self.feedforward_out(hidden))
+        result: Tensor = x + self.dropout(self.feedforward_out(hidden))
+        return result
 
 
 class Decoder(nn.Module):
@@ -133,7 +134,8 @@ class Decoder(nn.Module):
         x = self.position_dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, layer, attention)
-        return self.norm(x)
+        outputs: Tensor = self.norm(x)
+        return outputs
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Return (N, V) logits of (N, D) outputs."""
@@ -152,15 +154,17 @@ class PackedAttention:
 
     def attend_to_caption(self, layer: int, qkv: Tensor) -> Tensor:
         """Return (N, D) for (N, 3 D): each token attends to its caption up to itself."""
-        N, D3 = qkv.shape
+        _N, D3 = qkv.shape
         S, T = self.batch.caption_shape
         table = _spread(qkv, self.batch.caption_slots, S * T).view(S, T, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        gathered = F.scaled_dot_product_attention(table[0], table[1], table[2], is_causal=True)  # padding comes last: causal hides it
+        gathered = F.scaled_dot_product_attention(
+            table[0], table[1], table[2], is_causal=True
+        )  # padding comes last: causal hides it
         return gathered.transpose(1, 2).reshape(S * T, D3 // 3).index_select(0, self.batch.caption_slots)
 
     def attend_to_memory(self, layer: int, q: Tensor) -> Tensor:
         """Return (N, D) for (N, D): each token attends to all of its image's memory."""
-        N, D = q.shape
+        _N, D = q.shape
         B, Q = self.batch.image_shape
         keys, values = self.memory[layer]
         table = _spread(q, self.batch.image_slots, B * Q).view(B, Q, self.n_heads, -1).transpose(1, 2)

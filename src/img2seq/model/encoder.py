@@ -75,7 +75,8 @@ class ImageEncoder(nn.Module):
         x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._as_sequence(self.backbone.forward_features(x))
+            features: Tensor = self.backbone.forward_features(x)  # type: ignore[operator]  # every timm model has it
+            return self._as_sequence(features)
 
     def _as_sequence(self, features: Tensor) -> Tensor:
         if features.ndim == 4:  # (B, C, H, W), or (B, H, W, C) as Swin gives it
@@ -95,7 +96,9 @@ class ImageEncoder(nn.Module):
             raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
         self.train(training)
         if features.ndim != 3 or features.shape[1] == 0:
-            raise ModelError(f"model_type: {name} gives features of shape {tuple(features.shape)}, expected a map or a sequence")
+            raise ModelError(
+                f"model_type: {name} gives features of shape {tuple(features.shape)}, expected a map or a sequence"
+            )
         return features.shape[1], features.shape[2]
 
 
@@ -128,7 +131,9 @@ def _weights_can_be_had(repository: str | None) -> bool:
     import huggingface_hub
     from huggingface_hub import constants
 
-    if repository and any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in HUB_FILES):
+    if repository and any(
+        isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in HUB_FILES
+    ):
         return True
     if constants.HF_HUB_OFFLINE:
         return False
@@ -161,5 +166,5 @@ class ContextProjection(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, P, D) context vectors of (B, P, C) features."""
         x = self.linear(self.norm(features.to(self.linear.weight.dtype)))
-        return self.dropout(self.out_norm(x + self.place + self.kind))
-
+        context: Tensor = self.dropout(self.out_norm(x + self.place + self.kind))
+        return context

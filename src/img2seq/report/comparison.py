@@ -73,7 +73,10 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
     if len(set(resolved)) < len(resolved):
         raise RunError(f"compare: expected different runs, found one twice: {', '.join(str(path) for path in paths)}")
     names = [folder.name for folder in folders]
-    names = [name if names.count(name) == 1 else "/".join(path.parts[-2:]) for name, path in zip(names, resolved, strict=True)]
+    names = [
+        name if names.count(name) == 1 else "/".join(path.parts[-2:])
+        for name, path in zip(names, resolved, strict=True)
+    ]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     return [_read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
@@ -186,14 +189,28 @@ def as_json(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> dict[s
                 "captions_per_s": run.summary["captions_per_s"],
                 "shuffled_images": None
                 if shuffled is None
-                else {"validation_loss": loss_interval(run, shuffled=True)[0], "rise_nats_per_token": shuffled[0], "ci95": list(shuffled[1])},
+                else {
+                    "validation_loss": loss_interval(run, shuffled=True)[0],
+                    "rise_nats_per_token": shuffled[0],
+                    "ci95": list(shuffled[1]),
+                },
                 "scores": run.scores,
             }
         )
-    all_gains = [
-        {"baseline": g.baseline, "run": g.run, "nats_per_token": g.nats_per_token, "ci95": list(g.ci95) if g.ci95 else None, "images": g.n_images, "refused": g.refused or None}
-        for g in gains
-    ]
-    measured = [gain for gain in all_gains if gain["nats_per_token"] is not None]
-    chosen = max(measured, key=lambda gain: gain["nats_per_token"]) if measured else (all_gains or [None])[0]
+    all_gains = [gain_as_json(gain) for gain in gains]
+    measured = [gain for gain in gains if gain.nats_per_token is not None]
+    best = max(measured, key=lambda gain: gain.nats_per_token or 0.0) if measured else next(iter(gains), None)
+    chosen = None if best is None else gain_as_json(best)
     return {"baseline": baseline.name, "runs": entries, "gain": chosen, "gains": all_gains}
+
+
+def gain_as_json(gain: Gain) -> dict[str, Any]:
+    """Return a gain as plain data."""
+    return {
+        "baseline": gain.baseline,
+        "run": gain.run,
+        "nats_per_token": gain.nats_per_token,
+        "ci95": list(gain.ci95) if gain.ci95 else None,
+        "images": gain.n_images,
+        "refused": gain.refused or None,
+    }

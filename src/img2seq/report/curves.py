@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from img2seq.runs import RunFolder, read_table
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3d6fb6", "#d1642b", "#3f8f5f", "#8a5bb0", "#b0893a", "#5a6570")
-FONT = {"font.family": "DejaVu Sans", "font.size": 10.5, "svg.fonttype": "none", "axes.titlesize": 12}
+FONT: Any = {"font.family": "DejaVu Sans", "font.size": 10.5, "svg.fonttype": "none", "axes.titlesize": 12}
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,20 @@ def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dar
     last = max((max([*c.train_steps, *c.valid_steps], default=0) for c in curves), default=0)
     skip = min(skip_steps, last // 10)
     for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
-        smooth = [(s, loss) for s, loss in zip(curve.train_steps, smoothed(curve.train_losses), strict=True) if s > skip]
+        smooth = [
+            (s, loss) for s, loss in zip(curve.train_steps, smoothed(curve.train_losses), strict=True) if s > skip
+        ]
         axes.plot([s for s, _ in smooth], [loss for _, loss in smooth], color=colour, alpha=0.45, linewidth=1.1)
         valid = [(s, loss) for s, loss in zip(curve.valid_steps, curve.valid_losses, strict=True) if s > skip]
         marker = "o" if len(valid) <= 40 else ""
         axes.plot(
-            [s for s, _ in valid], [loss for _, loss in valid], color=colour, linewidth=2, marker=marker, markersize=4.5, label=f"{curve.name}: validation"
+            [s for s, _ in valid],
+            [loss for _, loss in valid],
+            color=colour,
+            linewidth=2,
+            marker=marker,
+            markersize=4.5,
+            label=f"{curve.name}: validation",
         )
         axes.plot([], [], color=colour, alpha=0.45, linewidth=1.1, label=f"{curve.name}: training")
     axes.set_xlabel("step")

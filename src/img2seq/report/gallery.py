@@ -39,7 +39,9 @@ def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 3) -> Ima
     for i, (sample, lines) in enumerate(zip(samples, blocks, strict=True)):
         x, y = MARGIN + (i % columns) * (CELL_WIDTH + MARGIN), 52 + (i // columns) * cell_height
         if sample.picture is not None:
-            picture = ImageOps.contain(sample.picture.convert("RGB"), (CELL_WIDTH, PICTURE_HEIGHT), Image.Resampling.BICUBIC)
+            picture = ImageOps.contain(
+                sample.picture.convert("RGB"), (CELL_WIDTH, PICTURE_HEIGHT), Image.Resampling.BICUBIC
+            )
             draw.rectangle((x, y, x + CELL_WIDTH - 1, y + PICTURE_HEIGHT - 1), fill=FRAME)
             sheet.paste(picture, (x + (CELL_WIDTH - picture.width) // 2, y + (PICTURE_HEIGHT - picture.height) // 2))
         if with_pictures:

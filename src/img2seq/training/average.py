@@ -41,7 +41,9 @@ class WeightAverage:
             share = 1 - min(self.decay, self.n_averaged / (self.n_averaged + 9))
         else:
             share = 1 / self.n_averaged
-        torch._foreach_lerp_(list(self.tensors.values()), [self._trained[name].detach() for name in self.tensors], share)
+        torch._foreach_lerp_(
+            list(self.tensors.values()), [self._trained[name].detach() for name in self.tensors], share
+        )
 
     @contextmanager
     @torch.no_grad()

@@ -19,6 +19,7 @@ from types import FrameType
 import torch
 from torch.optim import Optimizer
 
+from img2seq import checkpoints
 from img2seq.assemble import Facts, Prepared, prepare, read_facts
 from img2seq.config.load import LoadedConfig, describe, to_yaml
 from img2seq.config.schema import Experiment
@@ -29,7 +30,6 @@ from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.runs import RunFolder, write_json, write_text
-from img2seq import checkpoints
 from img2seq.training.average import WeightAverage
 from img2seq.training.environment import environment
 from img2seq.training.memory import keep_freed_memory
@@ -90,7 +90,9 @@ def _claim(run: RunFolder, *, resume: bool, overwrite: bool) -> checkpoints.Chec
         shutil.rmtree(run.path)
         return None
     if not resume:
-        raise RunError(f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder")
+        raise RunError(
+            f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder"
+        )
     found = checkpoints.newest_valid(run.checkpoints, lambda text: print(f"warning: {text}"))
     if found is None and not run.config.exists():
         raise RunError(f"{run.path}: nothing to resume: not a run folder (no config.yaml)")
@@ -102,7 +104,9 @@ def _check_same_model(run: RunFolder, config: Experiment, prepared: Prepared) ->
     before: Facts = read_facts(run)
     for name, old in asdict(before).items():
         if (new := asdict(prepared.facts)[name]) != old:
-            raise RunError(f"{run.path}: cannot be resumed: {name} was {old}, is now {new}; data and model must stay as they were")
+            raise RunError(
+                f"{run.path}: cannot be resumed: {name} was {old}, is now {new}; data and model must stay as they were"
+            )
 
 
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
@@ -115,7 +119,10 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     write_text(run.model_text, f"{model}\n")
     write_json(run.split, {"train": prepared.train.image_ids, "valid": prepared.valid.image_ids})
     write_json(run.environment, environment())
-    parameters = {"all": sum(p.numel() for p in model.parameters()), "trained": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+    parameters = {
+        "all": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
     write_json(run.facts, {"facts": asdict(prepared.facts), "parameters": parameters})
     run.link_samples(config.output.name)
 
@@ -124,7 +131,7 @@ class Trainer:
     """One sitting of a run: what it holds, and the loop."""
 
     def __init__(self, run: RunFolder, config: Experiment, prepared: Prepared, announce: Announcer, started: float):
-        self.run, self.config, self.prepared, self.announce, self.started = run, config, prepared, announce, started
+        self.run, self.config, self.prepared, self.announce, self.started = (run, config, prepared, announce, started)
         self.model: CaptionModel = prepared.model
         self.device = self.model.device
         optimization = config.globals.optimization
@@ -185,7 +192,9 @@ class Trainer:
                     self._save()
                 self._stop_if_asked()
                 if self._stops_early():
-                    self.announce.say(f"stopped early at step {state.step}: no lower validation loss in {state.evaluations_since_best} evaluations")
+                    self.announce.say(
+                        f"stopped early at step {state.step}: no lower validation loss in {state.evaluations_since_best} evaluations"
+                    )
                     return
             state.epoch, state.batch = state.epoch + 1, 0
 
@@ -213,11 +222,15 @@ class Trainer:
             for p in self.trained:
                 if p.grad is not None:
                     p.grad.add_(torch.randn_like(p.grad), alpha=optimization.gradient_noise)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, optimization.gradient_clipping or math.inf, foreach=True))
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self.trained, optimization.gradient_clipping or math.inf, foreach=True)
+        )
         if not (math.isfinite(nats) and math.isfinite(norm)):
             ids = [image_id for batch in batches for image_id in batch.image_ids]
             write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": ids})
-            raise ModelError(f"step {step}: loss {nats / n_tokens} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images")
+            raise ModelError(
+                f"step {step}: loss {nats / n_tokens} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(step)
@@ -294,7 +307,9 @@ class Trainer:
         self._save()
         why = f"after {limit:g} s, its time" if out_of_time else f"by {signal.Signals(self.stop_signal or 2).name}"
         code = 128 + self.stop_signal if self.stop_signal else 0
-        raise Interrupted(code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on")
+        raise Interrupted(
+            code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on"
+        )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -322,7 +337,11 @@ class Trainer:
     def _plan(self, epoch: int) -> Plan:
         basic = self.config.globals.basic_experiment
         return training_plan(
-            self.prepared.train.captions_of, batch_size=basic.batch_size, captions_per_image=basic.captions_per_image, seed=self.seed, epoch=epoch
+            self.prepared.train.captions_of,
+            batch_size=basic.batch_size,
+            captions_per_image=basic.captions_per_image,
+            seed=self.seed,
+            epoch=epoch,
         )
 
     def _distinct_epochs(self) -> int:

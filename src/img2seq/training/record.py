@@ -26,7 +26,16 @@ from img2seq.training.state import TrainState
 from img2seq.training.validate import image_losses
 
 TRAIN_COLUMNS = ("iteration", "epoch", "loss", "learning_rate", "gradient_norm", "captions_per_s")
-VALID_COLUMNS = ("iteration", "epoch", "train_loss", "valid_loss", "perplexity", "learning_rate", "captions_per_s", "elapsed_s")
+VALID_COLUMNS = (
+    "iteration",
+    "epoch",
+    "train_loss",
+    "valid_loss",
+    "perplexity",
+    "learning_rate",
+    "captions_per_s",
+    "elapsed_s",
+)
 EVENTS_EVERY = 10  # steps
 GALLERY_IMAGES = 24
 
@@ -35,7 +44,7 @@ class Recorder:
     """Writes a run's history and pictures."""
 
     def __init__(self, run: RunFolder, config: Experiment, prepared: Prepared, announce: Announcer, n_steps: int):
-        self.run, self.config, self.prepared, self.announce, self.n_steps = run, config, prepared, announce, n_steps
+        self.run, self.config, self.prepared, self.announce, self.n_steps = (run, config, prepared, announce, n_steps)
         self.output = config.output.name
         self._train_file: TextIO | None = None
         self._events: Any = None
@@ -81,7 +90,9 @@ class Recorder:
         self._flush()
         best = " (best so far)" if state.best_loss is None or loss < state.best_loss else ""
         shown = "" if train_loss is None else f"training loss {train_loss:.4f}, "
-        self.announce.say(f"step {state.step}/{self.n_steps}: {shown}validation loss {loss:.4f}{best}, {speed:.0f} captions/s")
+        self.announce.say(
+            f"step {state.step}/{self.n_steps}: {shown}validation loss {loss:.4f}{best}, {speed:.0f} captions/s"
+        )
         self._draw_curves(["png"])
 
     def _draw_curves(self, formats: list[str]) -> None:
@@ -124,7 +135,10 @@ class Recorder:
         valid = self.prepared.valid
         place = {image_id: i for i, image_id in enumerate(valid.image_ids)}
         places = [place[image_id] for image_id in image_ids]
-        images = {name: rows.read(places, image_ids, seed=0, epoch=None).to(model.device) for name, rows in valid.images.items()}
+        images = {
+            name: rows.read(places, image_ids, seed=0, epoch=None).to(model.device)
+            for name, rows in valid.images.items()
+        }
         with torch.inference_mode():
             memory = model.encode(images)
         found = search(model.decoder, memory, decoding, n_images=len(image_ids), names=image_ids)
@@ -146,9 +160,16 @@ class Recorder:
                 self._model_view(path, ImageSpec.of(entry.input_type_info)).save(inputs / f"{entry.name}.png")
                 picture = picture or thumbnail(path)
             samples.append(Sample(image_id, caption, true, picture))
-            meta[image_id] = {"generated": f"auto/{n}_generated.txt", "true": f"auto/{n}_true.txt", "inputs": f"auto/{n}_inputs", "index": n}
+            meta[image_id] = {
+                "generated": f"auto/{n}_generated.txt",
+                "true": f"auto/{n}_true.txt",
+                "inputs": f"auto/{n}_inputs",
+                "index": n,
+            }
         write_json(folder.parent / "meta.json", meta)
-        draw_grid(samples, title=f"{self.run.name}, step {step}: generated (bold) and true captions").save(folder.parent / "grid.png")
+        draw_grid(samples, title=f"{self.run.name}, step {step}: generated (bold) and true captions").save(
+            folder.parent / "grid.png"
+        )
 
     def _model_view(self, path: Path, spec: ImageSpec) -> Image.Image:
         """Return the picture at working size, as the model sees it."""
@@ -165,7 +186,9 @@ class Recorder:
                 spec = ImageSpec.of(image_input.input_type_info)
                 pixels = decode(read_bytes(entry[image_input.name], spec), spec, entry[image_input.name])
                 images[image_input.name] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
-                Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(inputs / f"{image_input.name}.png")
+                Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
+                    inputs / f"{image_input.name}.png"
+                )
             with torch.inference_mode():
                 memory = model.encode(images)
             beginning = entry.get(self.output, "")
@@ -182,11 +205,15 @@ class Recorder:
         self._draw_curves(["png", "pdf"])
         loaded = load(self.run.path, device=str(self.prepared.model.device))
         basic, valid = self.config.globals.basic_experiment, self.prepared.valid
-        sets = {"loss_nats": valid} | ({"loss_nats_shuffled": valid.with_shuffled_images()} if self.config.inputs and len(valid) > 1 else {})
+        sets = {"loss_nats": valid} | (
+            {"loss_nats_shuffled": valid.with_shuffled_images()} if self.config.inputs and len(valid) > 1 else {}
+        )
         columns: dict[str, Any] = {"image_id": valid.image_ids}
         with self.announce.bar("last evaluation", len(valid) * len(sets)) as advance:
             for name, data in sets.items():
-                losses = image_losses(loaded.model, data, batch_size=basic.batch_size, workers=basic.dataloader_workers, advance=advance)
+                losses = image_losses(
+                    loaded.model, data, batch_size=basic.batch_size, workers=basic.dataloader_workers, advance=advance
+                )
                 columns["tokens"] = losses.tokens.tolist()
                 columns[name] = [f"{nats:.6f}" for nats in losses.nats.tolist()]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -205,20 +232,30 @@ class Recorder:
                 "tokenizer": self.prepared.tokenizer.digest,
             },
         )
-        self.announce.say(f"best validation loss {loaded.checkpoint.valid_loss:.4f} nats per token, at step {loaded.checkpoint.step}; the run is in {self.run.path}")
+        self.announce.say(
+            f"best validation loss {loaded.checkpoint.valid_loss:.4f} nats per token, at step {loaded.checkpoint.step}; the run is in {self.run.path}"
+        )
 
     def _write_gallery(self, model: CaptionModel) -> None:
         """Caption the gallery's images by beam search and keep small pictures of them."""
         chosen = gallery_ids(self.prepared.valid.image_ids, GALLERY_IMAGES)
-        captions = self._caption(model, chosen, Decoding(max_length=self.config.output.sampling_config.generated_sequence_length))
+        captions = self._caption(
+            model, chosen, Decoding(max_length=self.config.output.sampling_config.generated_sequence_length)
+        )
         place = {image_id: i for i, image_id in enumerate(self.prepared.valid.image_ids)}
         entries = []
         for n, (image_id, caption) in enumerate(zip(chosen, captions, strict=True)):
-            entry: dict[str, Any] = {"image_id": image_id, "caption": caption, "true": self.prepared.valid.captions[place[image_id]]}
+            entry: dict[str, Any] = {
+                "image_id": image_id,
+                "caption": caption,
+                "true": self.prepared.valid.captions[place[image_id]],
+            }
             for name in [entry.name for entry in self.config.inputs][:1]:
                 entry["picture"] = f"pictures/{n}.jpg"
                 (self.run.validation / "pictures").mkdir(parents=True, exist_ok=True)
-                thumbnail(self.prepared.files[name][image_id]).save(self.run.validation / "pictures" / f"{n}.jpg", quality=85)
+                thumbnail(self.prepared.files[name][image_id]).save(
+                    self.run.validation / "pictures" / f"{n}.jpg", quality=85
+                )
             entries.append(entry)
         write_json(self.run.validation / "captions.json", entries)
 
@@ -235,4 +272,3 @@ class Recorder:
 def gallery_ids(image_ids: list[str], n: int) -> list[str]:
     """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
     return sorted(image_ids, key=lambda image_id: seed_of("gallery", image_id))[:n]
-

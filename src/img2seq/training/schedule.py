@@ -16,7 +16,9 @@ def warmup_steps(config: LRSchedule, optimization: Optimization, n_steps: int) -
     return min(config.warmup_steps, n_steps)
 
 
-def learning_rate(step: int, n_steps: int, config: LRSchedule, optimization: Optimization, *, n_falls: int = 0) -> float:
+def learning_rate(
+    step: int, n_steps: int, config: LRSchedule, optimization: Optimization, *, n_falls: int = 0
+) -> float:
     """Return the rate of a step.
 
     Args:

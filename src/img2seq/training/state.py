@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from img2seq.checkpoints import Checkpoint
 from img2seq.errors import RunError
 from img2seq.model.captioner import CaptionModel
 from img2seq.training.average import WeightAverage
-from img2seq.checkpoints import Checkpoint
 
 
 @dataclass
@@ -80,7 +80,9 @@ def restore(checkpoint: Checkpoint, model: CaptionModel, optimizer: Optimizer, a
     model.load_state_dict(weights)
     parameters = dict(model.named_parameters())
     average.tensors = {
-        name: _laid_out_as(parameters[name], tensors[f"average.{name}"]) for name in parameters if f"average.{name}" in tensors
+        name: _laid_out_as(parameters[name], tensors[f"average.{name}"])
+        for name in parameters
+        if f"average.{name}" in tensors
     }
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     saved: dict[int, dict[str, Tensor]] = {}

@@ -52,7 +52,11 @@ def image_losses(
         with autocast():
             losses = model.losses(batch).double()
         n_images = batch.image_shape[0]
-        nats.append(torch.zeros(n_images, dtype=torch.float64, device=losses.device).index_add_(0, batch.image_of_token, losses).cpu())
+        nats.append(
+            torch.zeros(n_images, dtype=torch.float64, device=losses.device)
+            .index_add_(0, batch.image_of_token, losses)
+            .cpu()
+        )
         tokens.append(torch.bincount(batch.image_of_token, minlength=n_images).cpu())
         if advance:
             advance(n_images)
