@@ -47,7 +47,14 @@ def render() -> str:
     """Return the whole page."""
     lines = [INTRODUCTION]
     _section(Experiment, "", lines)
-    lines += ["## Refused by name", "", "Keys of that schema which are not supported, and why.", "", "| key | reason |", "|---|---|"]
+    lines += [
+        "## Refused by name",
+        "",
+        "Keys of that schema which are not supported, and why.",
+        "",
+        "| key | reason |",
+        "|---|---|",
+    ]
     lines += [f"| `{name}` | {reason} |" for name, reason in REFUSED.items()]
     return "\n".join(lines) + "\n"
 

@@ -24,6 +24,7 @@ LAYERS = [
     ["assemble"],
     ["captioner", "report"],
     ["training"],
+    ["evaluate", "caption_files"],
     ["demo"],
     ["cli", "__init__", "__main__"],
 ]

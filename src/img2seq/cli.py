@@ -88,6 +88,53 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="remove an existing run and start again")
     train.set_defaults(run=_train, takes_overrides=True)
 
+    caption = verbs.add_parser("caption", help="caption images: files, folders, patterns, a list", allow_abbrev=False)
+    caption.add_argument("run_folder", metavar="RUN", help="a finished run")
+    caption.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders, quoted patterns, a CSV of paths, or - for paths on standard input",
+    )
+    caption.add_argument("--output", metavar="FILE", help="write there (default: standard output)")
+    caption.add_argument(
+        "--format", choices=("text", "jsonl", "csv", "coco"), help="default: by the ending of --output, else text"
+    )
+    caption.add_argument("--resume", action="store_true", help="go on with an interrupted output file")
+    caption.add_argument("--probabilities", action="store_true", help="write log-probabilities too (jsonl, csv)")
+    caption.add_argument(
+        "--integer-ids", action="store_true", help="coco: write ids of digits alone as numbers, as COCO's are"
+    )
+    caption.add_argument("--beginning", default="", metavar="TEXT", help="what every caption begins with")
+    _add_decoding_arguments(caption)
+    caption.set_defaults(run=_caption)
+
+    evaluate = verbs.add_parser(
+        "evaluate", help="score a run's captions, or any system's results file", allow_abbrev=False
+    )
+    evaluate.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run")
+    evaluate.add_argument(
+        "--split", choices=("valid", "train"), default="valid", help="side of the run's split (default: valid)"
+    )
+    evaluate.add_argument(
+        "--captions", metavar="FILE", help="another table of captions, ID,Sequence, in place of the split"
+    )
+    evaluate.add_argument("--images", metavar="FOLDER", help="its images")
+    evaluate.add_argument("--results", metavar="FILE", help="score this COCO results file; no run is needed")
+    evaluate.add_argument(
+        "--references",
+        metavar="FILE",
+        help="references for --results: COCO annotations, CSV ID,Sequence, or JSON id -> captions",
+    )
+    evaluate.add_argument(
+        "--document-frequency",
+        metavar="FILE",
+        help="saved document frequency for CIDEr-D (default: from the references)",
+    )
+    evaluate.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation)")
+    _add_decoding_arguments(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
     compare = verbs.add_parser("compare", help="compare runs: curves, losses, captions", allow_abbrev=False)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the first is the baseline")
     compare.add_argument(
@@ -131,6 +178,33 @@ def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--method", choices=("greedy", "beam", "sample"), help="default: beam")
+    for name, kind, text in (
+        ("beam_size", int, "beams of an image (default: 5)"), ("n_best", int, "captions for each image"),
+        ("length_penalty", float, "a caption's score is its log-probability / length ** this"),
+        ("max_length", int, "most tokens"), ("min_length", int, "fewest tokens"),
+        ("temperature", float, "of samples"), ("top_k", int, "sample from the k likeliest tokens"),
+        ("top_p", float, "sample from the likeliest tokens of this mass"), ("tau", float, "locally typical sampling"),
+        ("repetition_penalty", float, "above 1: fewer repetitions"), ("frequency_penalty", float, "above 0: fewer repetitions"),
+        ("no_repeat_ngram", int, "no sequence of n tokens twice"), ("beam_groups", int, "groups of diverse beam search"),
+        ("diversity", float, "between groups"), ("seed", int, "of samples"),
+    ):  # fmt: skip
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    group.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, mps or auto")
+
+
+def _decoding(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from dataclasses import fields
+
+    from img2seq.generation.settings import Decoding
+
+    given = {f.name: getattr(arguments, f.name, None) for f in fields(Decoding)}
+    return Decoding.of({name: value for name, value in given.items() if value is not None})
+
+
 def _load(arguments: argparse.Namespace, overrides: list[str]):  # type: ignore[no-untyped-def]
     from img2seq.config.load import ConfigFiles, load
 
@@ -153,6 +227,65 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
+    return 0
+
+
+def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    decoding = _decoding(arguments)
+    from pathlib import Path
+
+    from img2seq.caption_files import Options, caption_files, expand
+    from img2seq.captioner import Captioner
+    from img2seq.progress import Announcer
+
+    by_ending = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
+    form = arguments.format or by_ending.get(Path(arguments.output or "").suffix, "text")
+    one_file = (
+        len(arguments.paths) == 1 and Path(arguments.paths[0]).is_file() and not arguments.paths[0].endswith(".csv")
+    )
+    options = Options(form, not (one_file and arguments.output is None), arguments.probabilities, arguments.integer_ids)
+    announce = Announcer(bars=sys.stderr.isatty())
+    captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+    output = Path(arguments.output) if arguments.output else None
+    n_captioned, n_failed = caption_files(
+        captioner, expand(arguments.paths, sys.stdin), decoding, options,
+        beginning=arguments.beginning, output=output, resume=arguments.resume, announce=announce,
+    )  # fmt: skip
+    if output is not None or n_failed:
+        announce.say(f"{n_captioned:,} captioned, {n_failed:,} failed")
+    return 1 if n_failed else 0
+
+
+def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    decoding = _decoding(arguments)
+    if (arguments.run_folder is None) == (arguments.results is None) or (arguments.results is None) != (
+        arguments.references is None
+    ):
+        raise ConfigError("evaluate: expected a RUN, or --results FILE with --references FILE")
+    if arguments.results is not None and arguments.output is None:
+        raise ConfigError("evaluate: --results needs --output DIR")
+    if (arguments.captions is None) != (arguments.images is None):
+        raise ConfigError("evaluate: --captions FILE needs --images FOLDER, and the other way round")
+    from pathlib import Path
+
+    from img2seq.evaluate import evaluate_results, evaluate_run, table, write_evaluation
+
+    if arguments.results is not None:
+        found = evaluate_results(
+            arguments.results, arguments.references, document_frequency=arguments.document_frequency
+        )
+    else:
+        from img2seq.captioner import Captioner
+        from img2seq.progress import Announcer
+
+        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        found = evaluate_run(
+            captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
+            document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),
+        )  # fmt: skip
+    folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
+    write_evaluation(found, folder)
+    print(f"{table(found)}\n\nreport: {folder / 'report.html'}")
     return 0
 
 

@@ -41,7 +41,7 @@ class Decoding:
     beam_size: int = 5
     beam_groups: int = 1
     diversity: float = 0.0
-    length_penalty: float = 1.0
+    length_penalty: float = 0.7
     n_best: int = 1
     temperature: float = 1.0
     top_k: int = 0

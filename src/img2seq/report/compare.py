@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from img2seq.report.comparison import (
     Gain,
     Run,
@@ -23,6 +21,7 @@ from img2seq.report.comparison import (
     shuffled_gain,
 )
 from img2seq.report.curves import COLOURS, Curve, draw_losses, read_curve, save_figure, style
+from img2seq.report.evaluation_page import page_template
 from img2seq.runs import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -139,16 +138,9 @@ def draw_what_images_add(runs: Sequence[Run], *, dark: bool = False) -> Figure:
 
 def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[str, Any]) -> str:
     """Return the report as one HTML file that needs nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("img2seq.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     curves = [curve_of(run) for run in runs]
     scores = sorted({name for run in runs for name in run.scores})
-    return environment.get_template("compare.html").render(
+    return page_template("compare.html").render(
         runs=data["runs"],
         colours=dict(zip((run.name for run in runs), COLOURS * len(runs), strict=False)),
         baseline=baseline.name,

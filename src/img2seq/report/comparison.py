@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from img2seq.config.load import to_plain
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
+from img2seq.report.evaluation_page import METRIC_NAMES
 from img2seq.runs import RunFolder, open_run, read_config, read_json, read_table
 
 RESAMPLES = 10_000
@@ -90,7 +91,7 @@ def _read_run(folder: RunFolder, name: str) -> Run:
         shuffled = row.get("loss_nats_shuffled")
         losses[row["image_id"]] = (float(row["loss_nats"]), int(row["tokens"]), float(shuffled) if shuffled else None)
     metrics = folder.path / "evaluation" / "metrics.json"
-    scores = {k: v for k, v in read_json(metrics).items() if isinstance(v, float)} if metrics.is_file() else {}
+    scores = {k: v for k, v in read_json(metrics).items() if k in METRIC_NAMES} if metrics.is_file() else {}
     summary = read_json(folder.validation / "summary.json")
     return Run(folder, name, bool(read_config(folder).inputs), summary, losses, scores)
 

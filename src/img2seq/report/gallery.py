@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 CELL_WIDTH, PICTURE_HEIGHT, MARGIN, LINE = 300, 225, 18, 18
-CHARACTERS = 42
+CHARACTERS = 38
 INK, QUIET, PAPER, FRAME = "#22252a", "#6b7079", "#ffffff", "#e3e4e7"
 
 
@@ -25,7 +25,7 @@ class Sample:
     picture: Image.Image | None
 
 
-def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 3) -> Image.Image:
+def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 4) -> Image.Image:
     """Return one picture with all samples in a grid that a person can read."""
     regular, bold = (_font(name, 14) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"))
     blocks = [_lines(sample) for sample in samples]

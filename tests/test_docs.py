@@ -1,0 +1,51 @@
+"""What the documents say holds: the generated page is current, and the commands they show parse."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from img2seq import cli
+
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+
+
+def test_the_configuration_page_is_that_of_the_schema() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs/configuration.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def commands() -> list[str]:
+    """Return every `img2seq` command in the documents, continued lines joined."""
+    found = []
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        found += re.findall(
+            r"^\s*(img2seq (?:train|compare|caption|evaluate|demo|config) [^\n#|]*)", text, re.MULTILINE
+        )
+    return [command for command in found if "..." not in command]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_in_the_documents_parses(command: str) -> None:
+    arguments = shlex.split(command)[1:]
+    known, rest = cli._parser().parse_known_args(arguments)
+    overrides = cli._overrides(rest, takes_overrides=getattr(known, "takes_overrides", False), verb=known.verb)
+    assert isinstance(overrides, list), overrides
+    for path in (p for name in ("global", "input", "fusion", "output") for p in getattr(known, f"{name}_configs", [])):
+        assert "/" not in path or (ROOT / path).is_file(), path
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
