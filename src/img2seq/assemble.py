@@ -29,7 +29,7 @@ from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.features import cache_features
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Decoder
-from img2seq.model.encoder import ImageEncoder
+from img2seq.model.encoder import ImageEncoder, check_name
 from img2seq.model.weights import check_shapes
 from img2seq.progress import Announcer
 from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
@@ -91,9 +91,12 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
     """
     basic = config.globals.basic_experiment
     device = choose_device(basic.device)
+    for entry in config.inputs:  # a misspelled name should not be found after an hour of reading images
+        check_name(entry.model.model_type)
+    held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
-    if basic.manual_valid_ids_file is not None:
-        valid_ids = [image_id_of(name) for name in read_ids(basic.manual_valid_ids_file)]
+    if held_out is not None:
+        valid_ids = [image_id_of(name) for name in held_out]
         left_out = set() if basic.on_bad_data == "error" else {i for i in valid_ids if i not in captions}
         train_ids, valid_ids = manual_split(captions, [i for i in valid_ids if i not in left_out])
     else:

@@ -38,8 +38,8 @@ class Announcer:
         self.say(f"warning: {text}", level="warning")
 
     @contextmanager
-    def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[[int], None]]:
-        """Show a bar with rate and time left; the function it gives advances it."""
+    def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[..., None]]:
+        """Show a bar with rate and time left; the function it gives advances it, and may show figures behind it."""
         with tqdm(
             total=total,
             desc=what,
@@ -50,7 +50,9 @@ class Announcer:
             dynamic_ncols=True,
         ) as bar:
 
-            def advance(n: int) -> None:
+            def advance(n: int, figures: str = "") -> None:
+                if figures:
+                    bar.set_postfix_str(figures, refresh=False)
                 bar.update(n)
 
             yield advance

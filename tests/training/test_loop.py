@@ -385,3 +385,16 @@ def test_errors_are_all_of_one_family(tmp_path: Path) -> None:
     write_yaml(tmp_path / "experiment.yaml", tiny_config(tmp_path))
     with pytest.raises(Img2SeqError, match="is not present on this machine"):
         run_of(tmp_path, "globals.basic_experiment.device=cuda:7")
+
+
+def test_two_image_inputs_share_one_memory(tiny: Path) -> None:
+    config = tiny_config(tiny)
+    other = tiny_config(tiny)["inputs"][0]
+    other["input_info"]["input_name"] = "detail"
+    other["input_type_info"]["size"] = [48, 32]
+    config["inputs"].append(other)
+    config["globals"]["basic_experiment"]["n_epochs"] = 1
+    write_yaml(tiny / "experiment.yaml", config)
+    run = run_of(tiny)
+    with Image.open(run.path / "samples/5/auto/0_inputs/detail.png") as seen:
+        assert seen.size == (32, 48)

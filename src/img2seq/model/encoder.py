@@ -102,13 +102,20 @@ class ImageEncoder(nn.Module):
         return features.shape[1], features.shape[2]
 
 
+def check_name(name: str) -> None:
+    """Raise ModelError, with the nearest name, unless timm has an encoder of this name."""
+    import timm
+
+    known = timm.list_models()
+    if name not in known and name.partition(".")[0] not in known:
+        hint = did_you_mean(name, known) or " `timm.list_models()` prints all names."
+        raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
+
+
 def _create(name: str, height: int, width: int, channels: int, options: dict[str, Any], pretrained: bool) -> nn.Module:
     import timm  # imports torchvision: only where an encoder is built
 
-    if name not in timm.list_models() and name.split(".")[0] not in timm.list_models():
-        known = timm.list_models()
-        hint = did_you_mean(name, known) or " `timm.list_models()` prints all names."
-        raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
+    check_name(name)
     config = timm.models.get_pretrained_cfg(name.split(".")[0])
     if config is not None and config.fixed_input_size:
         options.setdefault("img_size", (height, width))
@@ -151,14 +158,15 @@ class ContextProjection(nn.Module):
     """Features of one input to the decoder's memory: (B, P, C) to (B, P, D).
 
     Each place of the grid has a learned position, and the input a learned type vector, so that the decoder can tell places
-    and inputs apart.
+    and inputs apart. Positions start half as large as the features: started near zero they are found late, and with them
+    left and right.
     """
 
     def __init__(self, n_places: int, n_features: int, width: int, dropout: float):
         super().__init__()
         self.norm = nn.LayerNorm(n_features)
         self.linear = nn.Linear(n_features, width)
-        self.place = nn.Parameter(0.02 * torch.randn(n_places, width))
+        self.place = nn.Parameter(0.5 * torch.randn(n_places, width))
         self.kind = nn.Parameter(0.02 * torch.randn(width))
         self.out_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)

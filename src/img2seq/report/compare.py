@@ -27,6 +27,8 @@ from img2seq.runs import read_json, write_json, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SKIP_STEPS = 200  # of the curves, at most a tenth of the run: the first fall hides the rest
+
 
 def compare(paths: Sequence[str | Path], output: str | Path | None = None) -> str:
     """Compare finished runs; write compare.json, figures and report.html; return a table for the terminal.
@@ -43,7 +45,7 @@ def compare(paths: Sequence[str | Path], output: str | Path | None = None) -> st
     baseline = choose_baseline(runs)
     gains = [gain_over(baseline, run) for run in runs if run is not baseline]
     curves = [curve_of(run) for run in runs]
-    save_figure(draw_losses(curves, title="Loss of each run"), folder / "losses")
+    save_figure(draw_losses(curves, title="Loss of each run", skip_steps=SKIP_STEPS), folder / "losses")
     save_figure(draw_what_images_add(runs), folder / "images")
     data = as_json(runs, baseline, gains)
     write_json(folder / "compare.json", data)
@@ -150,7 +152,9 @@ def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[s
         clock=clock,
         exp=math.exp,
         scores=scores,
-        losses_figure=[as_svg(draw_losses(curves, title="", dark=dark)) for dark in (False, True)],
+        losses_figure=[
+            as_svg(draw_losses(curves, title="", skip_steps=SKIP_STEPS, dark=dark)) for dark in (False, True)
+        ],
         images_figure=[as_svg(draw_what_images_add(runs, dark=dark)) for dark in (False, True)],
         differences=config_differences(runs),
         gallery=gallery(runs),

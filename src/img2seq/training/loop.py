@@ -170,7 +170,7 @@ class Trainer:
                 self._train(advance)
             self._finish_with_evaluation_and_checkpoint()
 
-    def _train(self, advance: Callable[[int], None]) -> None:
+    def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
         self.model.train()
@@ -182,9 +182,10 @@ class Trainer:
                 state.step += 1
                 state.batch += len(batches)
                 state.captions += n_captions
-                state.train_time_s += time.perf_counter() - begun
-                self.recorder.step(state, loss, rate, norm, n_captions / (time.perf_counter() - begun))
-                advance(1)
+                took_s = time.perf_counter() - begun
+                state.train_time_s += took_s
+                self.recorder.step(state, loss, rate, norm, n_captions / took_s)
+                advance(1, f"loss {loss:.3f}, {state.captions / state.train_time_s:.0f} captions/s")
                 is_last = state.step == self.n_steps
                 if state.step % intervals.sample_interval == 0 and not is_last:
                     self._evaluate()
