@@ -113,7 +113,10 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     runs = []
     for name, with_image in (("text", False), ("image", True)):
         config = tiny_config(folder, with_image=with_image)
-        config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 12}
+        config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 20}
+        config["globals"]["optimization"]["lr"] = 0.006
+        for image_input in config["inputs"]:  # augmentation repaints the colours these captions speak of
+            image_input["input_type_info"]["auto_augment"] = False
         train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))
         runs.append(folder / name)
     return runs[0], runs[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_every_kind_of_source_gives_the_same_caption(run: Path, images: Path) ->
     path = images / "005.png"
     captioner = Captioner.load(run)
     picture = Image.open(path)
-    sources = [path, str(path), path.read_bytes(), picture, np.asarray(picture)]
+    sources: list[Any] = [path, str(path), path.read_bytes(), picture, np.asarray(picture)]
     found = captioner.caption(sources)
     assert len({caption.text for caption in found}) == 1
     assert found[0].text == captioner.caption(path).text

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, SHARED
 from img2seq import cli
 
 DOCUMENTS = [
@@ -41,8 +41,13 @@ def test_every_command_in_the_documents_parses(command: str) -> None:
     known, rest = cli._parser().parse_known_args(arguments)
     overrides = cli._overrides(rest, takes_overrides=getattr(known, "takes_overrides", False), verb=known.verb)
     assert isinstance(overrides, list), overrides
-    for path in (p for name in ("global", "input", "fusion", "output") for p in getattr(known, f"{name}_configs", [])):
-        assert "/" not in path or (ROOT / path).is_file(), path
+    where = f"{SHARED}/tutorial/conf" if (SHARED / "tutorial").is_dir() else "."
+    for path in (
+        p.replace("$C", where)
+        for name in ("global", "input", "fusion", "output")
+        for p in getattr(known, f"{name}_configs", [])
+    ):
+        assert "/" not in path or where == "." or (ROOT / path).is_file(), path
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:
