@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from img2seq.assemble import LoadedRun, load
 from img2seq.data.image import Pixels, from_any
@@ -118,30 +119,31 @@ class Captioner:
     def caption_pixels(
         self,
         pixels: Sequence[Pixels],
-        settings: Decoding,
+        decoding: Decoding,
         *,
         beginning: str = "",
         first: int = 0,
         names: Sequence[str] | None = None,
     ) -> list[Caption]:
         """Return the caption of each of a batch's images, given as the pixels that `data.image` makes of them."""
+        cut = [_middle(image, self.spec.height, self.spec.width) for image in pixels]
+        batch = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
+        return self.caption_batch(
+            batch, decoding, beginning=beginning, names=names or [str(first + i) for i in range(len(pixels))]
+        )
+
+    def caption_batch(
+        self, images: Tensor, decoding: Decoding, *, beginning: str = "", names: Sequence[str]
+    ) -> list[Caption]:
+        """Return the caption of each of a batch's images, (B, C, H, W) pixels or a frozen encoder's (B, P, C) features."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         tokens = tokenizer.encode(beginning) if beginning else []
         if UNK in tokens:
             unknown = [word for word in beginning.split() if UNK in tokenizer.encode(word)]
             raise DataError(f"beginning: the model does not know {', '.join(map(repr, unknown))}")
-        spec = self.spec
-        cut = [_middle(image, spec.height, spec.width) for image in pixels]
-        batch = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).to(model.device)
         with torch.inference_mode():
-            memory = model.encode({self.input_name: batch})
-        found = search(
-            model.decoder,
-            memory,
-            settings,
-            beginnings=[tokens] * len(pixels),
-            names=names or [str(first + i) for i in range(len(pixels))],
-        )
+            memory = model.encode({self.input_name: images.to(model.device)})
+        found = search(model.decoder, memory, decoding, beginnings=[tokens] * len(images), names=names)
         return [self._caption(hypotheses) for hypotheses in found]
 
     def _caption(self, hypotheses: Sequence[Hypothesis]) -> Caption:

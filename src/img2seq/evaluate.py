@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from img2seq.assemble import LoadedRun, cache_folder
 from img2seq.captioner import Captioner
 from img2seq.data.annotations import read_captions
@@ -19,7 +21,9 @@ from img2seq.errors import DataError, RunError
 from img2seq.evaluation import Scores, read_references, read_results, score
 from img2seq.evaluation.cider import DocumentFrequency
 from img2seq.evaluation.diversity import measure_diversity
+from img2seq.features import cache_features
 from img2seq.generation.settings import Decoding
+from img2seq.model.encoder import ImageEncoder
 from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
@@ -84,24 +88,19 @@ def evaluate_run(
         table = cache_pixels(files, captioner.spec, cache_folder(loaded.config), workers=2, progress=advance)
     problems.add(f"image(s) in {folder} cannot be used", list(table.problems.values()))
     settle(problems, "error")
-    losses = _losses(loaded, references, table, announce)
-    rows = table.store.map()
-    captions: dict[str, str] = {}
     ids = list(references)
+    rows = _image_rows(captioner, table, ids, announce)
+    loss = _loss(loaded, references, {captioner.input_name: rows}, announce)
+    captions: dict[str, str] = {}
     with announce.bar("captioning", len(ids)) as advance:
         for start in range(0, len(ids), captioner.batch_size):
             part = ids[start : start + captioner.batch_size]
-            pixels = [rows[table.row_of[image_id]] for image_id in part]
-            found = captioner.caption_pixels(pixels, decoding, names=part)
+            images = rows.read(range(start, start + len(part)), part, seed=0, epoch=None)
+            found = captioner.caption_batch(images, decoding, names=part)
             captions |= {image_id: caption.text for image_id, caption in zip(part, found, strict=True)}
             advance(len(part))
     scores = score(captions, references, document_frequency=_document_frequency(document_frequency))
-    extra = {
-        "loss": losses,
-        "perplexity": math.exp(losses),
-        "step": loaded.checkpoint.step,
-        "decoding": asdict(decoding),
-    }
+    extra = {"loss": loss, "perplexity": math.exp(loss), "step": loaded.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = captions_file or f"{split} split"
     return Evaluated(scores, captions, references, files, extra, training)
 
@@ -127,15 +126,27 @@ def _references(loaded: LoadedRun, split: str, captions_file: str | None) -> tup
     return {image_id: own[image_id] for image_id in sides[split]}, training
 
 
-def _losses(
-    loaded: LoadedRun, references: Mapping[str, Sequence[str]], table: PixelTable, announce: Announcer
-) -> float:
-    import numpy as np
+def _image_rows(captioner: Captioner, table: PixelTable, ids: Sequence[str], announce: Announcer) -> ImageRows:
+    """Return the images' pixels, or their features where the run keeps those of its frozen encoder."""
+    loaded = captioner.loaded
+    (entry,) = loaded.config.inputs
+    rows, row_of = table.store.map(), table.row_of
+    if entry.model.cache_features:
+        encoder = loaded.model.encoders[entry.name]
+        assert isinstance(encoder, ImageEncoder)
+        mirrored = entry.input_type_info.horizontal_flip
+        rows, row_of = cache_features(encoder, table, cache_folder(loaded.config), mirrored=mirrored, announce=announce)
+    places = np.array([row_of[image_id] for image_id in ids])
+    return ImageRows(
+        rows, places, captioner.spec, auto_augment=False, horizontal_flip=False, are_features=entry.model.cache_features
+    )
 
-    spec = next(iter(loaded.specs.values()))
-    rows = ImageRows(table.store.map(), np.array([table.row_of[i] for i in references]), spec, False, False)
-    name = next(iter(loaded.specs))
-    data = CaptionSet(references, loaded.tokenizer, max_length=loaded.facts.max_length, images={name: rows})
+
+def _loss(
+    loaded: LoadedRun, references: Mapping[str, Sequence[str]], images: Mapping[str, ImageRows], announce: Announcer
+) -> float:
+    """Return the validation loss, in nats per token, as training measures it."""
+    data = CaptionSet(references, loaded.tokenizer, max_length=loaded.facts.max_length, images=images)
     with announce.bar("measuring the loss", len(data)) as advance:
         return image_losses(loaded.model, data, batch_size=LOSS_BATCH, advance=advance).per_token
 
