@@ -382,12 +382,10 @@ REFUSED: dict[str, str] = {
     "tensor_broker_config": "layers cannot be wired by name; every decoder layer attends to every input",
     "model_config": "the pass-through fusion has no settings",
     "adversarial_training": "adversarial training is not supported",
-    "adversarial": "adversarial training is not supported",
     "latent_sampling": "hidden activations are not sampled",
     "presence_penalty": "use frequency_penalty or repetition_penalty",
     "projection_layer_type": "the last layer is the transposed embedding matrix (tied weights)",
     "input_inner_key": "images are files in a folder, not entries in an archive",
     "output_inner_key": "captions come from a CSV file",
     "uncertainty_weighted_mt_loss": "there is one output, so there are no losses to weigh",
-    "n_iter_before_swa_lr": "the average of weights does not change the learning rate",
 }
