@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
+from img2seq.model.convolution import replace_small_maps
+from img2seq.model.dropout import Dropout
 from img2seq.model.weights import read_pretrained
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -89,11 +91,13 @@ class ImageEncoder(nn.Module):
     def _measure(self, name: str, height: int, width: int, channels: int) -> tuple[int, int]:
         training = self.training
         self.eval()
+        blank = torch.zeros(1, channels, height, width, dtype=torch.uint8)
         try:
-            features = self(torch.zeros(1, channels, height, width, dtype=torch.uint8))
+            features = self(blank)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
+        replace_small_maps(self.backbone, lambda: self(blank))
         self.train(training)
         if features.ndim != 3 or features.shape[1] == 0:
             raise ModelError(
@@ -169,7 +173,7 @@ class ContextProjection(nn.Module):
         self.place = nn.Parameter(0.5 * torch.randn(n_places, width))
         self.kind = nn.Parameter(0.02 * torch.randn(width))
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, P, D) context vectors of (B, P, C) features."""

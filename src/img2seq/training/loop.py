@@ -223,9 +223,11 @@ class Trainer:
             for p in self.trained:
                 if p.grad is not None:
                     p.grad.add_(torch.randn_like(p.grad), alpha=optimization.gradient_noise)
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.trained, optimization.gradient_clipping or math.inf, foreach=True)
-        )
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        total_norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = float(total_norm)
+        if 0 < optimization.gradient_clipping < norm:
+            torch.nn.utils.clip_grads_with_norm_(self.trained, optimization.gradient_clipping, total_norm, foreach=True)
         if not (math.isfinite(nats) and math.isfinite(norm)):
             ids = [image_id for batch in batches for image_id in batch.image_ids]
             write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": ids})
