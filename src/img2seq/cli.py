@@ -247,6 +247,8 @@ def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
     announce = Announcer(bars=sys.stderr.isatty())
     captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
     output = Path(arguments.output) if arguments.output else None
+    if not one_file:
+        captioner.prepare_for_many()
     n_captioned, n_failed = caption_files(
         captioner, expand(arguments.paths, sys.stdin), decoding, options,
         beginning=arguments.beginning, output=output, resume=arguments.resume, announce=announce,
@@ -279,6 +281,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from img2seq.progress import Announcer
 
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner.prepare_for_many()
         found = evaluate_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),

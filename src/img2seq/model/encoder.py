@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,8 @@ class ImageEncoder(nn.Module):
         frozen: bool = False,
     ):
         super().__init__()
-        self.frozen = frozen
+        self.frozen, self.size, self.n_channels = frozen, (height, width), len(mean)
+        self.runtime: Callable[[Tensor], Tensor] | None = None  # see `runtime.accelerate`
         self.backbone = _create(name, height, width, len(mean), dict(options or {}), pretrained and weights is None)
         if weights is not None:
             read_pretrained(self.backbone, weights, name)
@@ -74,6 +75,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
+        if self.runtime is not None and not self.training and not torch.is_grad_enabled():
+            return self.runtime(pixels)
         x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
