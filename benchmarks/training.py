@@ -187,7 +187,7 @@ def table(results: dict[str, Any]) -> list[tuple[str, str, str, float, str]]:
             peer, ours = whole["eir"][kind], whole["ours"][kind]
             work = f"the whole tutorial, 3 epochs, {kind}, s (validation loss)"
             cells = [f"{one['whole_s']:.0f} ({one['valid_loss']:.4f})" for one in (peer, ours)]
-            rows.append((work, *cells, peer["whole_s"] / ours["whole_s"], "8" if kind == "image" else ""))  # type: ignore[arg-type]
+            rows.append((work, *cells, peer["whole_s"] / ours["whole_s"], "8" if kind == "image" else ""))
     return rows
 
 

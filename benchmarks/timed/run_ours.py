@@ -38,7 +38,7 @@ def main() -> int:
         return run
 
     loop.Trainer._step = timed("steps", loop.Trainer._step)  # type: ignore[method-assign]
-    loop.image_losses = timed("evaluations", loop.image_losses)
+    vars(loop)["image_losses"] = timed("evaluations", vars(loop)["image_losses"])
     Recorder.samples = timed("samples", Recorder.samples)  # type: ignore[method-assign]
     code = cli.run(["train", *sys.argv[2:]])
     events["end"] = time.time()

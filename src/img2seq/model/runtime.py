@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class _Session:
     def of(cls, encoder: ImageEncoder) -> _Session | None:
         """Return the session of an encoder, or None if its features would differ from torch's."""
         pixels = torch.randint(256, (2, encoder.n_channels, *encoder.size), dtype=torch.uint8)
-        file = io.BytesIO()
+        file: Any = io.BytesIO()
         axes = {"pixels": {0: "images"}, "features": {0: "images"}}
         try:
             with torch.no_grad(), warnings.catch_warnings():
