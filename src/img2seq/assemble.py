@@ -299,9 +299,8 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
     path = Path(source)
     if (path / "config.yaml").is_file():
         path = best(RunFolder(path).checkpoints).path
-    elif (path / "manifest.json").is_file():
-        verify(Checkpoint(path))
     if path.is_dir():
+        verify(Checkpoint(path))
         path = path / "weights.safetensors"
     if not path.is_file():
         raise ModelError(

@@ -122,11 +122,17 @@ def damage(checkpoint: Checkpoint) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
         files = json.loads(text)["files"]
-        if sorted(files) != sorted(FILES) or _manifest(files) != text:
+        entries_are_whole = all(set(entry) == {"bytes", "sha256"} for entry in files.values())
+        if sorted(files) != sorted(FILES) or not entries_are_whole or _manifest(files) != text:
             raise ValueError
     except OSError as error:
         return [f"{path}: cannot be read: {error.strerror}"]
-    except (ValueError, KeyError, TypeError):  # a changed byte makes it no JSON, other JSON, or JSON laid out otherwise
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # a changed byte makes it no JSON, other JSON, or JSON laid out otherwise
         return [f"{path}: damaged: its content is not what was saved"]
     problems = []
     for name, expected in files.items():
@@ -134,7 +140,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
         if not path.is_file():
             problems.append(f"{path}: missing")
         elif path.stat().st_size != expected["bytes"]:
-            problems.append(f"{path}: expected {expected['bytes']:,} bytes, found {path.stat().st_size:,}")
+            problems.append(f"{path}: expected {expected['bytes']} bytes, found {path.stat().st_size}")
         elif _described(path) != expected:
             problems.append(f"{path}: damaged: its content is not what was saved (SHA-256 differs)")
     return problems

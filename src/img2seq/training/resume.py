@@ -51,14 +51,17 @@ MAY_CHANGE = {
 
 
 def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
-    """Raise RunError for a file, and for a folder that holds anything but a run."""
+    """Raise RunError for a file, for a folder that holds anything but a run, and where there is nothing to resume."""
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path}: expected a run folder, found a file")
     found = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
-    ended_before_training = run.lock.name in found and found <= {run.lock.name, run.log.name}
-    if found and not run.config.exists() and not ended_before_training:
+    if run.config.name in found or (run.lock.name in found and found <= {run.lock.name, run.log.name}):
+        return  # a run, or one whose process was killed before it had begun
+    if found:
         why = "nothing to resume" if resume else "exists already, and is not overwritten"
         raise RunError(f"{run.path}: {why}: it is not a run folder (no config.yaml)")
+    if resume:
+        raise RunError(f"{run.path}: nothing to resume: there is no such run")
 
 
 def checkpoint_to_go_on_from(
@@ -67,14 +70,10 @@ def checkpoint_to_go_on_from(
     """Return the newest checkpoint that verifies, or None to begin at the first step.
 
     Raises:
-        RunError: if the run exists and neither resume nor overwrite was asked for, if there is nothing to resume, if
-            no checkpoint verifies, or if the configuration differs where it must not.
+        RunError: if the run exists and neither resume nor overwrite was asked for, if no checkpoint verifies, or if
+            the configuration differs where it must not.
     """
-    if not run.config.exists():
-        if resume:
-            raise RunError(f"{run.path}: nothing to resume: there is no such run")
-        return None
-    if overwrite:
+    if overwrite or not run.config.exists():
         return None
     if not resume:
         raise RunError(

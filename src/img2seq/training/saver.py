@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from img2seq import checkpoints
+from img2seq.errors import Img2SeqError
 from img2seq.runs import to_disk
 
 
@@ -65,7 +66,7 @@ class Saver:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._thread.shutdown()  # waits
-        if error is None:
+        if error is None or isinstance(error, Img2SeqError):  # a write that failed did so before that error
             self.wait()
 
 
