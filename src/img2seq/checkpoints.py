@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -71,7 +73,7 @@ def save(
     Raises:
         RunError: if a weight is not finite, or the disk refuses; what was there before is untouched.
     """
-    if broken := [name for name, t in (weights | training).items() if t.is_floating_point() and not t.isfinite().all()]:
+    if broken := [name for name, tensor in (weights | training).items() if not _is_finite(tensor)]:
         raise RunError(f"step {step}: not saved, for {len(broken)} tensors are not finite, {broken[0]} among them")
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-step-{step:08d}-{os.getpid()}"
     needed = sum(t.numel() * t.element_size() for t in (*weights.values(), *training.values()))
@@ -95,6 +97,14 @@ def save(
             f"{final}: cannot be written ({error}): about {needed:,} bytes are needed, {free:,} are free; earlier checkpoints are intact"
         ) from error
     return Checkpoint(final)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Tell whether all values are finite, by NumPy: torch would keep an OpenMP team for the thread that writes."""
+    if not tensor.is_floating_point():
+        return True
+    values = tensor.detach().cpu()
+    return bool(np.isfinite((values.float() if values.dtype == torch.bfloat16 else values).numpy()).all())
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def _size(paths: Iterator[Path] | list[Path]) -> str:
 def verify_run(path: str | Path) -> tuple[str, bool]:
     """Return what was found in each file that training and captioning depend on, and whether all of it is whole."""
     run = open_run(path)
-    parts = {"config": _config, "tokenizer and facts": _tokenizer, "split": _split}
+    parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
     found = [(name, _problems_of(run, part)) for name, part in parts.items()]
     checkpoints = all_checkpoints(run.checkpoints)
     found += [(checkpoint.path.name, damage(checkpoint)) for checkpoint in checkpoints]
