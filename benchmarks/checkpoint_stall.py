@@ -34,7 +34,7 @@ def step_times(folder: Path, *, n_saves: int, beside: bool) -> tuple[list[float]
     layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
     model = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    x = torch.randn(16, 32, 512)
+    x = torch.randn(8, 32, 512)
     times = []
     with Saver(folder, 1) as saver:
         for step in range(1, (n_saves + 1) * EVERY):
@@ -54,8 +54,13 @@ def step_times(folder: Path, *, n_saves: int, beside: bool) -> tuple[list[float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--saves", type=int, default=8)
-    n_saves = parser.parse_args().saves
+    parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of training; fewer than cores leave one to write"
+    )
+    arguments = parser.parse_args()
+    n_saves = arguments.saves
+    torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     figures: dict[str, float | int] = {"threads": torch.get_num_threads(), "saves": n_saves}
     for name, beside in (("in line", False), ("beside", True)):
@@ -75,7 +80,7 @@ def main() -> None:
             f"stall_s {name}, longest": round(max(stalls), 3),
             f"stall in steps {name}, median": round(statistics.median(stalls) / ordinary, 2),
         }
-    write_json(RESULTS, figures)
+    write_json(RESULTS.with_stem(f"{RESULTS.stem}_{torch.get_num_threads()}_threads"), figures)
     print("\n".join(f"{name:<36}{value}" for name, value in figures.items()))
 
 

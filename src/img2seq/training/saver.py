@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +30,7 @@ class Saver:
 
     def __init__(self, folder: Path, keep_best: int, histories: Sequence[Path] = ()):
         self.folder, self.keep_best, self.histories = folder, keep_best, histories
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
         self._writing: Future[None] | None = None
 
     def save(
@@ -68,6 +71,12 @@ class Saver:
         self._thread.shutdown()  # waits
         if error is None or isinstance(error, Img2SeqError):  # a write that failed did so before that error
             self.wait()
+
+
+def _give_way() -> None:
+    """Let this thread compute only when training leaves a core idle; Linux alone has priorities of threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
