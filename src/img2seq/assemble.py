@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from img2seq.checkpoints import Checkpoint, best, verify
-from img2seq.config.schema import Experiment, ImageInput, SequenceTypeInfo
+from img2seq.config.schema import Experiment, ImageInput
 from img2seq.data.annotations import read_captions
 from img2seq.data.cache import default_cache_folder
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.image import ImageSpec
 from img2seq.data.pixels import PixelTable, cache_pixels
-from img2seq.data.records import Problems, captions_by_image, image_id_of, match_images, settle
+from img2seq.data.records import Problems, captions_by_image, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
-from img2seq.data.split import manual_split, random_split, read_ids
-from img2seq.data.tokenizer import DEFAULT_BPE_UNITS, Tokenizer, from_vocab_file
+from img2seq.data.split import configured_split, read_ids
+from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.features import cache_features
 from img2seq.model.captioner import CaptionModel
@@ -95,17 +94,17 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         check_name(entry.model.model_type)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
-    if held_out is not None:
-        valid_ids = [image_id_of(name) for name in held_out]
-        left_out = set() if basic.on_bad_data == "error" else {i for i in valid_ids if i not in captions}
-        train_ids, valid_ids = manual_split(captions, [i for i in valid_ids if i not in left_out])
-    else:
-        train_ids, valid_ids = random_split(captions, basic.valid_size, basic.seed)
+    train_ids, valid_ids, leaking = configured_split(captions, basic, held_out, _contents(captions, tables))
+    if leaking:
+        leaks = Problems({"validation image(s) stand in training under another ID": leaking})
+        report = "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data))))
+    if report:
+        announce.say(report)
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]
-    tokenizer = _build_tokenizer(info, train_captions)
+    tokenizer = build_tokenizer(info, train_captions)
     lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
-    max_length = _max_length(info, lengths)
+    max_length = longest_trained(info, lengths)
     facts = Facts(
         max_length=max_length,
         n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
@@ -167,36 +166,25 @@ def _read_data(
                 files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance
             )
         problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
+        check_broken_share(tables[name].problems, len(files[name]), basic)
     report = settle(problems, basic.on_bad_data)
     usable = {
         i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)
     }
-    if report:
-        announce.say(report)
     return usable, tables, files, report
+
+
+def _contents(image_ids: Iterable[str], tables: Mapping[str, PixelTable]) -> dict[str, str]:
+    """Return what each image holds, in all inputs together; nothing without inputs."""
+    if not tables:
+        return {}
+    return {i: " ".join(table.content_of[i] for table in tables.values()) for i in image_ids}
 
 
 def cache_folder(config: Experiment) -> Path:
     """Return where pixels and features are kept."""
     chosen = config.globals.basic_experiment.cache_folder
     return Path(chosen) if chosen else default_cache_folder()
-
-
-def _build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
-    if info.vocab_file is not None:
-        return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
-    if info.tokenizer == "bpe":
-        units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
-        return Tokenizer.of_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
-    return Tokenizer.of_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
-
-
-def _max_length(info: SequenceTypeInfo, lengths: list[int]) -> int:
-    if info.max_length == "max":
-        return max(lengths)
-    if info.max_length == "average":
-        return max(2, math.ceil(sum(lengths) / len(lengths)))
-    return info.max_length
 
 
 def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str], seed: int) -> dict[str, list[float]]:

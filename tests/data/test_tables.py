@@ -88,10 +88,10 @@ def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) ->
     for name in ("x/1.png", "y/2.jpg", "y/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    found, clashes = find_images(tmp_path)
-    assert set(found) == {"1", "2"}
-    assert len(clashes) == 1
-    assert clashes[0].startswith("1: ")
+    found = find_images(tmp_path)
+    assert set(found.files) == {"1", "2"}
+    assert len(found.clashes) == 1
+    assert found.clashes[0].startswith("1: ")
 
 
 def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:

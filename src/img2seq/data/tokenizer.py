@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import tokenizers
 
+from img2seq.config.schema import SequenceTypeInfo
 from img2seq.data.annotations import clean_caption
 from img2seq.errors import DataError
 
@@ -170,3 +172,22 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
         raise DataError(f"{path}: a list of tokens needs split_on: ' ' (words) or '' (characters)")
     words = [token for token in sorted(data, key=lambda token: data[token]) if token not in SPECIAL_TOKENS]
     return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
+
+
+def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
+    """Return the tokenizer a configuration asks for, made from the training captions or read from its file."""
+    if info.vocab_file is not None:
+        return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
+    if info.tokenizer == "bpe":
+        units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
+        return Tokenizer.of_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
+    return Tokenizer.of_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
+
+
+def longest_trained(info: SequenceTypeInfo, lengths: Sequence[int]) -> int:
+    """Return `max_length` as a number, of the training captions' lengths in tokens, end tokens included."""
+    if info.max_length == "max":
+        return max(lengths)
+    if info.max_length == "average":
+        return max(2, math.ceil(sum(lengths) / len(lengths)))
+    return info.max_length
