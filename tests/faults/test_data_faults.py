@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -82,10 +83,17 @@ def test_links_that_lead_out_of_the_folder_are_listed_and_not_followed(tmp_path:
     (images / "inside.png").symlink_to(images / "001.png")
     found = find_images(images)
     assert set(found.files) == {"000", "001", "inside"}
-    assert [line.split(" ")[0] for line in found.outside] == [str(images / "a.png"), str(images / "b.png")]
+    assert [line.split(" ")[0] for line in found.refused] == [str(images / "a.png"), str(images / "b.png")]
     problems = Problems()
     match_images({"000": ["x"]}, images, "photo", problems)
-    assert "2 link(s) lead out" in problems.text()
+    assert f"2 file(s) in {images} are not read" in problems.text()
+
+
+def test_a_name_that_is_no_text_is_listed(tiny: Path) -> None:
+    shutil.copy(tiny / "images/000.png", tiny / "images" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match=r"caf\\xe9.png' has a name that is not UTF-8"):
+        trained(tiny)
+    assert trained(tiny, SKIP).split.exists()
 
 
 def test_a_folder_that_is_itself_a_link_is_its_own_root(tmp_path: Path) -> None:

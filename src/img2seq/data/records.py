@@ -46,12 +46,17 @@ class FoundImages:
     Attributes:
         files: by ID.
         clashes: a line for each further file that claims an ID.
-        outside: a line for each link that leads out of the folder; it is not followed.
+        refused: a line for each file that is not read: a link that leads out of the folder, a name that is not UTF-8.
     """
 
     files: dict[str, Path]
     clashes: list[str]
-    outside: list[str]
+    refused: list[str]
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether text can be written to a file: names of files need not be."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def find_images(folder: str | Path) -> FoundImages:
@@ -70,7 +75,10 @@ def find_images(folder: str | Path) -> FoundImages:
     found = FoundImages({}, [], [])
     for path in images_below(folder):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            found.outside.append(f"{path} leads to {path.resolve()}")
+            found.refused.append(f"{path} is a link that leads out of the folder, to {path.resolve()}")
+            continue
+        if not is_utf8(path.name):
+            found.refused.append(f"{os.fsencode(path)!r} has a name that is not UTF-8")
             continue
         first = found.files.setdefault(image_id_of(path.name), path)
         if first != path:
@@ -104,7 +112,7 @@ def match_images(
     images = find_images(folder)
     found = images.files
     problems.add(f"ID(s) of input {input_name} are claimed by two files", images.clashes)
-    problems.add(f"link(s) lead out of {folder}", images.outside)
+    problems.add(f"file(s) in {folder} are not read", images.refused)
     missing = [image_id for image_id in captions if image_id not in found]
     if len(missing) == len(captions):
         example, some = next(iter(captions)), next(iter(found.values()))
