@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from pydantic import TypeAdapter, ValidationError
 
 from img2seq.checkpoints import Checkpoint, best, verify
 from img2seq.config.schema import Experiment, ImageInput
@@ -29,9 +30,11 @@ from img2seq.features import cache_features
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
-from img2seq.model.weights import check_shapes
+from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
 from img2seq.progress import Announcer
 from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
+
+MAX_POSITIONS = 1_000_000  # of a decoder; a run folder may come from anywhere
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Facts:
         vocabulary: tokens.
         normalization: of each input: mean and std of each channel, pixel values in 0..1.
         tokenizer_digest: of the tokenizer the model was trained with.
+        preprocessing: of each input: what decides the pixels of a given file.
     """
 
     max_length: int
@@ -51,6 +55,7 @@ class Facts:
     vocabulary: int
     normalization: dict[str, dict[str, list[float]]]
     tokenizer_digest: str
+    preprocessing: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
             entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs
         },
         tokenizer_digest=tokenizer.digest,
+        preprocessing=preprocessing(config),
     )
     announce.say(
         f"{len(train_ids):,} training images with {len(train_captions):,} captions, {len(valid_ids):,} validation images; "
@@ -285,21 +291,15 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
 
 
 def _load_weights(model: CaptionModel, path: Path, *, strict: bool = True, say: Callable[[str], None] = print) -> None:
-    try:
-        found = load_file(path)
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
-    expected = model.state_dict()
+    expected, found = shapes_of(model), read_shapes(path)
     if strict:
         check_shapes(expected, found, path)
-        model.load_state_dict(found)
+        model.load_state_dict(read_tensors(path))
         return
-    fitting = {
-        name: tensor for name, tensor in found.items() if name in expected and tensor.shape == expected[name].shape
-    }
+    fitting = [name for name in found if found[name] == expected.get(name)]
     if not fitting:
         raise ModelError(f"{path}: none of its {len(found)} tensors fits the model")
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(read_tensors(path, fitting), strict=False)
     left = [name for name in expected if name not in fitting]
     say(
         f"{path}: {len(fitting)} tensors taken, {len(left)} of the model keep their initial values: {', '.join(left[:5])} ..."
@@ -326,9 +326,25 @@ def read_facts(run: RunFolder) -> Facts:
     """Return what a run's data decided. Raises RunError if the file is broken."""
     data = read_json(run.facts)
     try:
-        return Facts(**data["facts"])
-    except (TypeError, KeyError) as error:
+        found = data["facts"]
+        found.setdefault("preprocessing", preprocessing(read_config(run)))  # not written by the first versions
+        facts = TypeAdapter(Facts).validate_json(json.dumps(found), strict=True)
+    except (TypeError, KeyError, AttributeError, ValidationError) as error:
         raise RunError(f"{run.facts}: expected the facts of a run: {error}") from error
+    if not 1 <= facts.n_positions <= MAX_POSITIONS:
+        raise RunError(f"{run.facts}: n_positions: expected 1 to {MAX_POSITIONS:,}, found {facts.n_positions:,}")
+    if set(facts.normalization) != set(facts.preprocessing) or any(
+        set(values) != {"mean", "std"} for values in facts.normalization.values()
+    ):
+        raise RunError(
+            f"{run.facts}: normalization: expected mean and std of {list(facts.preprocessing)}, found {facts.normalization}"
+        )
+    return facts
+
+
+def preprocessing(config: Experiment) -> dict[str, str]:
+    """Return what decides the pixels of a given file, by input."""
+    return {entry.name: ImageSpec.of(entry.input_type_info).key for entry in config.inputs}
 
 
 def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> LoadedRun:
@@ -341,6 +357,10 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
     config, facts, tokenizer = read_config(run), read_facts(run), read_tokenizer(run)
     if tokenizer.digest != facts.tokenizer_digest:
         raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with; restore the file")
+    if (now := preprocessing(config)) != facts.preprocessing:
+        raise RunError(
+            f"{run.config}: images would become other pixels than in training: {facts.preprocessing}, now {now}"
+        )
     if step is None:
         checkpoint = best(run.checkpoints)
     else:
@@ -348,6 +368,10 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         if not checkpoint.path.is_dir():
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
+    with torch.device("meta"):  # a model without memory: only a file that fits decides how much is allocated
+        check_shapes(
+            shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
+        )
     model = build_model(config, facts, new=False)
     _load_weights(model, checkpoint.weights)
     model.to(choose_device(device)).eval()

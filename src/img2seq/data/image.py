@@ -149,6 +149,8 @@ def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "
         image = Image.fromarray((values / 257).round().astype(np.uint8))
     if image.mode in ("F", "LAB", "HSV") or image.mode not in _KNOWN_MODES:
         raise DataError(f"{name}: images of mode {image.mode!r} are not supported")
+    if image.mode == "La":  # premultiplied: Pillow turns it into nothing but LA
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         if mode == "RGBA":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from img2seq.config.schema import BasicExperiment
-from img2seq.data.annotations import CaptionTable
+from img2seq.data.annotations import CaptionTable, is_utf8
 from img2seq.data.image import EXTENSIONS
 from img2seq.errors import DataError, did_you_mean, listed
 
@@ -52,11 +52,6 @@ class FoundImages:
     files: dict[str, Path]
     clashes: list[str]
     refused: list[str]
-
-
-def is_utf8(text: str) -> bool:
-    """Tell whether text can be written to a file: names of files need not be."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def find_images(folder: str | Path) -> FoundImages:

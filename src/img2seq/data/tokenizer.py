@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tokenizers
 
 from img2seq.config.schema import SequenceTypeInfo
-from img2seq.data.annotations import clean_caption
+from img2seq.data.annotations import clean_caption, is_utf8
 from img2seq.errors import DataError
 
 BOS, UNK, MASK, PAD, EOS = range(5)
@@ -38,6 +38,8 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: Sequence[str], *, split_on: str | None, lowercase: bool = False, bpe: str | None = None):
+        if not all(isinstance(token, str) and is_utf8(token) for token in tokens):
+            raise DataError("a vocabulary holds texts that are valid Unicode")
         if tuple(tokens[:5]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
             raise DataError(f"a vocabulary begins with {' '.join(SPECIAL_TOKENS)} and holds each token once")
         self.tokens = list(tokens)
@@ -96,11 +98,11 @@ class Tokenizer:
         try:
             data = json.loads(text)
             if data["format"] != "img2seq-tokenizer" or data["version"] != 1:
-                raise DataError(f"{name}: expected an img2seq tokenizer of version 1")
+                raise DataError("its format or version is another")
             bpe = None if data["bpe"] is None else json.dumps(data["bpe"])
             return cls(data["tokens"], split_on=data["split_on"], lowercase=data["lowercase"], bpe=bpe)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{name}: expected an img2seq tokenizer, found other JSON: {error}") from error
+        except Exception as error:  # the library of the byte-pair model has no errors of its own
+            raise DataError(f"{name}: expected an img2seq tokenizer: {error}") from error
 
     @classmethod
     def of_words(cls, captions: Iterable[str], *, split_on: str, min_freq: int, lowercase: bool = False) -> Tokenizer:
