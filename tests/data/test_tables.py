@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import write_tiny_data
-from img2seq.data.annotations import clean_caption, read_captions
+from img2seq.data.annotations import read_captions
 from img2seq.data.records import Problems, find_images, image_id_of, match_images
 from img2seq.data.split import manual_split, random_split
 from img2seq.errors import DataError
@@ -54,23 +54,6 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     path.write_bytes(b"ID,Sequence\na,caf\xe9\n")
     with pytest.raises(DataError, match=r"captions\.csv:2: expected UTF-8 text, found byte 0xe9"):
         read_captions(path)
-
-
-@given(st.text(max_size=60))
-def test_a_cleaned_caption_is_one_line_and_stays_as_it_is(text: str) -> None:
-    try:
-        cleaned = clean_caption(text)
-    except ValueError:
-        assert any("\ud800" <= char <= "\udfff" for char in text)
-        return
-    assert clean_caption(cleaned) == cleaned
-    assert len(cleaned.splitlines()) <= 1
-    assert "  " not in cleaned
-
-
-def test_composed_and_decomposed_letters_are_one() -> None:
-    assert clean_caption("cafe\u0301") == clean_caption("caf\u00e9")
-    assert clean_caption("a\u2028b\x85c\x0bd") == "a b c d"
 
 
 def test_an_id_is_a_file_name_with_or_without_its_extension() -> None:

@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from img2seq.errors import DataError, did_you_mean
+from img2seq.errors import DataError, did_you_mean, listed
 
 csv.field_size_limit(1_000_000)
 
@@ -66,7 +66,8 @@ def read_captions(path: str | Path) -> CaptionTable:
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not a valid CSV row: {error}") from error
     if not table.captions:
-        raise DataError(f"{path}: expected captions, found none in {reader.line_num} lines")
+        why = f":\n{listed(table.problems)}" if table.problems else ""
+        raise DataError(f"{path}: expected captions, found none in {reader.line_num} lines{why}")
     return table
 
 

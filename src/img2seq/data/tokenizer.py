@@ -173,7 +173,10 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
     if split_on is None:
         raise DataError(f"{path}: a list of tokens needs split_on: ' ' (words) or '' (characters)")
     words = [token for token in sorted(data, key=lambda token: data[token]) if token not in SPECIAL_TOKENS]
-    return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
+    try:
+        return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
