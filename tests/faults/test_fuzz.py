@@ -27,7 +27,7 @@ def test_mutated_inputs_end_in_a_result_or_in_one_error() -> None:
 def test_an_error_of_another_kind_is_a_fault(tmp_path: Path) -> None:
     script = tmp_path / "planted.py"
     script.write_text(PLANTED)
-    command = [sys.executable, script, ROOT / "tests", "--count", "200"]
+    command = [sys.executable, str(script), str(ROOT / "tests"), "--count", "200"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "(csv): fault: UnicodeDecodeError" in done.stdout
