@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import tiny_config, write_tiny_data, write_yaml
+from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
 from img2seq import cli
 
 Found = dict[str, tuple[str, list[str]]]
@@ -181,11 +181,11 @@ def test_what_cannot_be_checked_is_one_error(
     assert said in error
 
 
-PEAK = """
-import resource, sys
+PEAK = f"""{PEAK_MB}
+import sys
 from img2seq import cli
 cli.run(["data", "check", sys.argv[1], "--workers", "1"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+print(peak_mb(), file=sys.stderr)
 """
 
 

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import PEAK_MB
 from img2seq.captioner import Captioner
 from img2seq.data.image import ImageSpec, Pixels, convert, decode, from_any
 from img2seq.data.pixels import cache_pixels
@@ -136,21 +137,21 @@ def bombs() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-PEAK = """
-import resource, sys, warnings
+PEAK = f"""{PEAK_MB}
+import sys, warnings
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.errors import DataError
 warnings.simplefilter("ignore")
 from PIL import Image
 Image.init()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mb()
 for path in sys.argv[1:]:
     try:
         from_any(path, ImageSpec(16, 16))
         print("decoded", path)
     except DataError as error:
         print("refused", error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak_mb() - before)
 """
 
 

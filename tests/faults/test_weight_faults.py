@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import tiny_config, write_yaml
+from conftest import PEAK_MB, tiny_config, write_yaml
 from img2seq.assemble import load
 from img2seq.checkpoints import best
 from img2seq.config.load import load_config
@@ -116,21 +116,20 @@ def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
             read(tmp_path / "w.safetensors")
 
 
-PEAK = """
-import resource, sys
-from pathlib import Path
+PEAK = f"""{PEAK_MB}
+import sys
 import img2seq.assemble as assemble, img2seq.model.weights as weights
 from img2seq.errors import Img2SeqError
 from img2seq.model.encoder import ImageEncoder
 ImageEncoder("test_resnet", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3)  # imports timm
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mb()
 for path in sys.argv[1:]:
     try:
         assemble.load(path, device="cpu") if Path(path).is_dir() else weights.read_shapes(path)
         print("read", path)
     except Img2SeqError as error:
         print("refused", str(error).splitlines()[0])
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak_mb() - before)
 """
 
 

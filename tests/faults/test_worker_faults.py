@@ -33,7 +33,10 @@ def failing(pixels, rng):
 caption_set.trivial_augment = failing
 code = cli.run(["train", sys.argv[1], "--globals.basic_experiment.dataloader_workers=" + sys.argv[2]])
 assert any(calls) == (sys.argv[2] == "0"), "the failure was to be in a worker"
-print([thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPool")])
+workers = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+for thread in workers:
+    thread.join(timeout=10)
+print([thread.name for thread in workers if thread.is_alive()])
 sys.exit(code)
 """
 
@@ -49,8 +52,9 @@ def test_a_worker_that_fails_ends_the_run_with_one_error_and_leaves_nothing_behi
     while process.poll() is None and listing.exists():
         children |= set(listing.read_text().split())
         time.sleep(0.05)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 2
+    assert out.splitlines()[-1] == "[]"  # threads that are left
     assert err.count("error: ") == 1
     assert "Traceback" not in err
     assert "cannot be prepared: MemoryError" in err
