@@ -21,6 +21,18 @@ needs_tutorial = pytest.mark.skipif(
     not (SHARED / "tutorial").is_dir(), reason="needs ../shared/tutorial, which is not here"
 )
 
+# For scripts that measure themselves: the most memory this process has held, in MB. `ru_maxrss` alone will not do on Linux:
+# a child begins with its parent's.
+PEAK_MB = """
+import resource
+from pathlib import Path
+def peak_mb():
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+"""
+
 COLOURS = {"red": "#d0342c", "green": "#2f9e44", "blue": "#1c5fd0", "black": "#181818"}
 SHAPES = ("ball", "box")
 

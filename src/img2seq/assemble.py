@@ -7,34 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from pydantic import TypeAdapter, ValidationError
 
 from img2seq.checkpoints import Checkpoint, best, verify
-from img2seq.config.schema import Experiment, ImageInput, SequenceTypeInfo
+from img2seq.config.schema import Experiment, ImageInput
 from img2seq.data.annotations import read_captions
 from img2seq.data.cache import default_cache_folder
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.image import ImageSpec
 from img2seq.data.pixels import PixelTable, cache_pixels
-from img2seq.data.records import Problems, captions_by_image, image_id_of, match_images, settle
+from img2seq.data.records import Problems, captions_by_image, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
-from img2seq.data.split import manual_split, random_split, read_ids
-from img2seq.data.tokenizer import DEFAULT_BPE_UNITS, Tokenizer, from_vocab_file
+from img2seq.data.split import configured_split, read_ids
+from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.features import cache_features
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
-from img2seq.model.weights import check_shapes
+from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
 from img2seq.progress import Announcer
 from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
+
+MAX_POSITIONS = 1_000_000  # of a decoder; a run folder may come from anywhere
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Facts:
         vocabulary: tokens.
         normalization: of each input: mean and std of each channel, pixel values in 0..1.
         tokenizer_digest: of the tokenizer the model was trained with.
+        preprocessing: of each input: what decides the pixels of a given file.
     """
 
     max_length: int
@@ -54,6 +56,7 @@ class Facts:
     vocabulary: int
     normalization: dict[str, dict[str, list[float]]]
     tokenizer_digest: str
+    preprocessing: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,17 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         check_name(entry.model.model_type)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
-    if held_out is not None:
-        valid_ids = [image_id_of(name) for name in held_out]
-        left_out = set() if basic.on_bad_data == "error" else {i for i in valid_ids if i not in captions}
-        train_ids, valid_ids = manual_split(captions, [i for i in valid_ids if i not in left_out])
-    else:
-        train_ids, valid_ids = random_split(captions, basic.valid_size, basic.seed)
+    train_ids, valid_ids, leaking = configured_split(captions, basic, held_out, _contents(captions, tables))
+    if leaking:
+        leaks = Problems({"validation image(s) stand in training under another ID": leaking})
+        report = "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data))))
+    if report:
+        announce.say(report)
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]
-    tokenizer = _build_tokenizer(info, train_captions)
+    tokenizer = build_tokenizer(info, train_captions)
     lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
-    max_length = _max_length(info, lengths)
+    max_length = longest_trained(info, lengths)
     facts = Facts(
         max_length=max_length,
         n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
@@ -117,6 +120,7 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
             entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs
         },
         tokenizer_digest=tokenizer.digest,
+        preprocessing=preprocessing(config),
     )
     announce.say(
         f"{len(train_ids):,} training images with {len(train_captions):,} captions, {len(valid_ids):,} validation images; "
@@ -179,36 +183,25 @@ def _read_data(
                 files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance
             )
         problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
+        check_broken_share(tables[name].problems, len(files[name]), basic)
     report = settle(problems, basic.on_bad_data)
     usable = {
         i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)
     }
-    if report:
-        announce.say(report)
     return usable, tables, files, report
+
+
+def _contents(image_ids: Iterable[str], tables: Mapping[str, PixelTable]) -> dict[str, str]:
+    """Return what each image holds, in all inputs together; nothing without inputs."""
+    if not tables:
+        return {}
+    return {i: " ".join(table.content_of[i] for table in tables.values()) for i in image_ids}
 
 
 def cache_folder(config: Experiment) -> Path:
     """Return where pixels and features are kept."""
     chosen = config.globals.basic_experiment.cache_folder
     return Path(chosen) if chosen else default_cache_folder()
-
-
-def _build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
-    if info.vocab_file is not None:
-        return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
-    if info.tokenizer == "bpe":
-        units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
-        return Tokenizer.of_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
-    return Tokenizer.of_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
-
-
-def _max_length(info: SequenceTypeInfo, lengths: list[int]) -> int:
-    if info.max_length == "max":
-        return max(lengths)
-    if info.max_length == "average":
-        return max(2, math.ceil(sum(lengths) / len(lengths)))
-    return info.max_length
 
 
 def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str], seed: int) -> dict[str, list[float]]:
@@ -310,21 +303,15 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
 
 
 def _load_weights(model: CaptionModel, path: Path, *, strict: bool = True, say: Callable[[str], None] = print) -> None:
-    try:
-        found = load_file(path)
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
-    expected = model.state_dict()
+    expected, found = shapes_of(model), read_shapes(path)
     if strict:
         check_shapes(expected, found, path)
-        model.load_state_dict(found)
+        model.load_state_dict(read_tensors(path))
         return
-    fitting = {
-        name: tensor for name, tensor in found.items() if name in expected and tensor.shape == expected[name].shape
-    }
+    fitting = [name for name in found if found[name] == expected.get(name)]
     if not fitting:
         raise ModelError(f"{path}: none of its {len(found)} tensors fits the model")
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(read_tensors(path, fitting), strict=False)
     left = [name for name in expected if name not in fitting]
     say(
         f"{path}: {len(fitting)} tensors taken, {len(left)} of the model keep their initial values: {', '.join(left[:5])} ..."
@@ -351,9 +338,26 @@ def read_facts(run: RunFolder) -> Facts:
     """Return what a run's data decided. Raises RunError if the file is broken."""
     data = read_json(run.facts)
     try:
-        return Facts(**data["facts"])
-    except (TypeError, KeyError) as error:
+        found = data["facts"]
+        if "preprocessing" not in found:  # not written by the first versions
+            found["preprocessing"] = preprocessing(read_config(run))
+        facts = TypeAdapter(Facts).validate_json(json.dumps(found), strict=True)
+    except (TypeError, KeyError, AttributeError, ValidationError) as error:
         raise RunError(f"{run.facts}: expected the facts of a run: {error}") from error
+    if not 1 <= facts.n_positions <= MAX_POSITIONS:
+        raise RunError(f"{run.facts}: n_positions: expected 1 to {MAX_POSITIONS:,}, found {facts.n_positions:,}")
+    if set(facts.normalization) != set(facts.preprocessing) or any(
+        set(values) != {"mean", "std"} for values in facts.normalization.values()
+    ):
+        raise RunError(
+            f"{run.facts}: normalization: expected mean and std of {list(facts.preprocessing)}, found {facts.normalization}"
+        )
+    return facts
+
+
+def preprocessing(config: Experiment) -> dict[str, str]:
+    """Return what decides the pixels of a given file, by input."""
+    return {entry.name: ImageSpec.of(entry.input_type_info).key for entry in config.inputs}
 
 
 def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> LoadedRun:
@@ -366,6 +370,10 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
     config, facts, tokenizer = read_config(run), read_facts(run), read_tokenizer(run)
     if tokenizer.digest != facts.tokenizer_digest:
         raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with; restore the file")
+    if (now := preprocessing(config)) != facts.preprocessing:
+        raise RunError(
+            f"{run.config}: images would become other pixels than in training: {facts.preprocessing}, now {now}"
+        )
     if step is None:
         checkpoint = best(run.checkpoints)
     else:
@@ -373,6 +381,10 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         if not checkpoint.path.is_dir():
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
+    with torch.device("meta"):  # a model without memory: only a file that fits decides how much is allocated
+        check_shapes(
+            shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
+        )
     model = build_model(config, facts, new=False)
     _load_weights(model, checkpoint.weights)
     model.to(choose_device(device)).eval()

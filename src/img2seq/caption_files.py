@@ -6,7 +6,6 @@ import csv
 import glob
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 from img2seq.captioner import Caption, Captioner
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
-from img2seq.data.records import image_id_of
+from img2seq.data.records import image_id_of, images_below
 from img2seq.errors import DataError
 from img2seq.generation.settings import Decoding
 from img2seq.progress import Announcer
@@ -53,7 +52,7 @@ def expand(paths: Iterable[str], standard_input: TextIO) -> Iterator[str]:
         if path == "-":
             yield from (line.rstrip("\n") for line in standard_input if line.strip())
         elif Path(path).is_dir():
-            yield from _images_below(path)
+            yield from map(str, images_below(path))
         elif path.lower().endswith(".csv"):
             yield from _paths_in_table(Path(path))
         elif Path(path).exists() or not glob.has_magic(path):
@@ -62,14 +61,6 @@ def expand(paths: Iterable[str], standard_input: TextIO) -> Iterator[str]:
             yield from expand(found, standard_input)
         else:
             raise DataError(f"{path}: no file fits this pattern")
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield str(Path(root) / name)
 
 
 def _paths_in_table(path: Path) -> Iterator[str]:

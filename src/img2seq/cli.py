@@ -1,6 +1,7 @@
 """The command line: one function a verb. The only place that turns errors into exit codes.
 
 Exit codes: 0 done; 1 done, but some images failed; 2 wrong input, in one message; 130 and 143 interrupted, all saved.
+`data check` exits with what it found: 0 nothing, 1 warnings, 2 errors.
 Modules are imported by the verb that needs them, so that help and errors come at once.
 """
 
@@ -165,6 +166,29 @@ def _parser() -> argparse.ArgumentParser:
     show = actions.add_parser("show", help="every value with where it came from", allow_abbrev=False)
     _add_config_arguments(show)
     show.set_defaults(run=_config_show, takes_overrides=True)
+
+    data = verbs.add_parser("data", help="look at a data set before a model does", allow_abbrev=False)
+    data_actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = data_actions.add_parser(
+        "check",
+        help="decode every image, find what training would refuse or what would spoil its scores",
+        allow_abbrev=False,
+        description="Exit code 0: clean, 1: warnings, 2: errors.",
+    )
+    check.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="one experiment (.yaml), or tables of captions (.csv) and image folders",
+    )
+    check.add_argument("--json", metavar="FILE", help="write all that was found there")
+    check.add_argument("--train-ids", metavar="FILE", help="one training ID a line (default: all but --valid-ids)")
+    check.add_argument("--valid-ids", metavar="FILE", help="one validation ID a line (default: the experiment's split)")
+    check.add_argument(
+        "--min-freq", type=int, metavar="N", help="of the vocabulary (default: the experiment's, else 10)"
+    )
+    check.add_argument("--workers", type=int, default=2, metavar="N", help="images decoded side by side (default: 2)")
+    check.set_defaults(run=_data_check)
 
     demo = verbs.add_parser("demo", help="the main job on generated pictures, in a few minutes", allow_abbrev=False)
     demo.add_argument(
@@ -358,6 +382,23 @@ def _config_show(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     print(describe(_load(arguments, overrides)))
     return 0
+
+
+def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from pathlib import Path
+
+    from img2seq.data.audit import check, subject_of
+    from img2seq.progress import Announcer
+    from img2seq.runs import write_json
+
+    subject = subject_of(
+        arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq
+    )
+    audit = check(subject, Announcer(bars=sys.stderr.isatty()), workers=arguments.workers)
+    if arguments.json:
+        write_json(Path(arguments.json), audit.to_json())
+    print(audit.table())
+    return audit.exit_code
 
 
 def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -23,7 +23,7 @@ SPEC = ImageSpec(16, 16)
 @pytest.mark.parametrize("workers", [0, 3])
 def test_cached_pixels_are_those_of_the_door(tmp_path: Path, workers: int) -> None:
     write_tiny_data(tmp_path)
-    files, _ = find_images(tmp_path / "images")
+    files = find_images(tmp_path / "images").files
     table = cache_pixels(files, SPEC, tmp_path / "cache", workers=workers)
     rows = table.store.map()
     for image_id, path in files.items():
@@ -34,7 +34,7 @@ def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_data(tmp_path)
-    files, _ = find_images(tmp_path / "images")
+    files = find_images(tmp_path / "images").files
     decoded: list[str] = []
     real = image_module.decode
 
@@ -57,7 +57,7 @@ def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
 
 def test_a_broken_image_is_a_problem_and_never_other_pixels(tmp_path: Path) -> None:
     write_tiny_data(tmp_path)
-    files, _ = find_images(tmp_path / "images")
+    files = find_images(tmp_path / "images").files
     files["002"].write_bytes(files["002"].read_bytes()[:60])
     table = cache_pixels(files, SPEC, tmp_path / "cache", workers=2)
     assert list(table.problems) == ["002"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import write_tiny_data
-from img2seq.data.annotations import clean_caption, read_captions
+from img2seq.data.annotations import read_captions
 from img2seq.data.records import Problems, find_images, image_id_of, match_images
 from img2seq.data.split import manual_split, random_split
 from img2seq.errors import DataError
@@ -56,23 +56,6 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
         read_captions(path)
 
 
-@given(st.text(max_size=60))
-def test_a_cleaned_caption_is_one_line_and_stays_as_it_is(text: str) -> None:
-    try:
-        cleaned = clean_caption(text)
-    except ValueError:
-        assert any("\ud800" <= char <= "\udfff" for char in text)
-        return
-    assert clean_caption(cleaned) == cleaned
-    assert len(cleaned.splitlines()) <= 1
-    assert "  " not in cleaned
-
-
-def test_composed_and_decomposed_letters_are_one() -> None:
-    assert clean_caption("cafe\u0301") == clean_caption("caf\u00e9")
-    assert clean_caption("a\u2028b\x85c\x0bd") == "a b c d"
-
-
 def test_an_id_is_a_file_name_with_or_without_its_extension() -> None:
     assert [image_id_of(name) for name in ("a.jpg", "a.JPEG", "a", "a.b", "1.5", ".jpg")] == [
         "a",
@@ -88,10 +71,10 @@ def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) ->
     for name in ("x/1.png", "y/2.jpg", "y/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    found, clashes = find_images(tmp_path)
-    assert set(found) == {"1", "2"}
-    assert len(clashes) == 1
-    assert clashes[0].startswith("1: ")
+    found = find_images(tmp_path)
+    assert set(found.files) == {"1", "2"}
+    assert len(found.clashes) == 1
+    assert found.clashes[0].startswith("1: ")
 
 
 def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:

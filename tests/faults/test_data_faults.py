@@ -1,0 +1,181 @@
+"""Folders and tables (rows 16, 21 and 23 of docs/faults.md): listed at once, under their root, never on both sides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import write_tiny_data
+from img2seq.config.load import ConfigFiles, load
+from img2seq.data.records import Problems, find_images, match_images
+from img2seq.data.split import random_split
+from img2seq.errors import DataError
+from img2seq.runs import RunFolder, read_json
+from img2seq.training.loop import train
+
+SKIP = "globals.basic_experiment.on_bad_data=skip"
+
+
+def trained(folder: Path, *overrides: str) -> RunFolder:
+    once = ["globals.basic_experiment.n_epochs=1", "globals.basic_experiment.batch_size=64", *overrides]
+    return train(load(ConfigFiles(experiment=str(folder / "experiment.yaml")), once))
+
+
+# --- row 16: broken images
+
+
+def test_broken_images_are_counted_listed_and_never_replaced(tiny: Path) -> None:
+    (tiny / "images/003.png").write_bytes((tiny / "images/003.png").read_bytes()[:50])
+    (tiny / "images/005.png").write_bytes(b"")
+    with pytest.raises(DataError, match="2 image") as caught:
+        trained(tiny)
+    assert all(name in str(caught.value) for name in ("003.png", "005.png"))
+    run = trained(tiny, SKIP, "globals.basic_experiment.max_broken_share=0.1")
+    used = {i for side in read_json(run.split).values() for i in side}
+    assert used == {f"{i:03}" for i in range(24)} - {"003", "005"}
+    assert all(name in run.data_report.read_text() for name in ("003.png", "005.png"))
+
+
+def test_more_broken_images_than_chance_explains_stop_a_run_that_skips(tiny: Path) -> None:
+    (tiny / "images/003.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1 of 24 images cannot be used.*max_broken_share"):
+        trained(tiny, SKIP)
+    assert trained(tiny, SKIP, "globals.basic_experiment.max_broken_share=0.05").split.exists()
+
+
+# --- row 21: missing images and paths
+
+
+def test_all_missing_images_are_listed_before_training(tiny: Path) -> None:
+    for name in ("001", "004", "007"):
+        (tiny / f"images/{name}.png").unlink()
+    with pytest.raises(DataError, match=r"3 ID\(s\) with captions have no image") as caught:
+        trained(tiny)
+    assert all(f"  {name}" in str(caught.value) for name in ("001", "004", "007"))
+    assert not (tiny / "run").exists()
+
+
+@pytest.mark.parametrize("image_id", ["../secret", "../secret.png", "{root}/secret.png", "images/../../secret"])
+def test_an_id_is_a_name_and_never_a_path(tmp_path: Path, image_id: str) -> None:
+    write_tiny_data(tmp_path / "data", n=2)
+    shutil.copy(tmp_path / "data/images/000.png", tmp_path / "secret.png")
+    shutil.copy(tmp_path / "data/images/000.png", tmp_path / "data/secret.png")
+    problems = Problems()
+    name = image_id.replace("{root}", str(tmp_path))
+    files, _ = match_images({"000": ["x"], name: ["y"]}, tmp_path / "data/images", "photo", problems)
+    assert set(files) == {"000"}
+    assert "1 ID(s) with captions have no image" in problems.text()
+
+
+def test_links_that_lead_out_of_the_folder_are_listed_and_not_followed(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data", n=2)
+    images = tmp_path / "data/images"
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(images / "000.png", tmp_path / "elsewhere/secret.png")
+    (images / "a.png").symlink_to(tmp_path / "elsewhere/secret.png")
+    (images / "b.png").symlink_to(Path("../../elsewhere/secret.png"))
+    (images / "folder").symlink_to(tmp_path / "elsewhere")
+    (images / "inside.png").symlink_to(images / "001.png")
+    found = find_images(images)
+    assert set(found.files) == {"000", "001", "inside"}
+    assert [line.split(" ")[0] for line in found.refused] == [str(images / "a.png"), str(images / "b.png")]
+    problems = Problems()
+    match_images({"000": ["x"]}, images, "photo", problems)
+    assert f"2 file(s) in {images} are not read" in problems.text()
+
+
+def test_a_name_that_is_no_text_is_listed(tiny: Path) -> None:
+    shutil.copy(tiny / "images/000.png", tiny / "images" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match=r"caf\\xe9.png' has a name that is not UTF-8"):
+        trained(tiny)
+    assert trained(tiny, SKIP).split.exists()
+
+
+def test_a_folder_that_is_itself_a_link_is_its_own_root(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data", n=2)
+    (tmp_path / "linked").symlink_to(tmp_path / "data/images")
+    assert set(find_images(tmp_path / "linked").files) == {"000", "001"}
+
+
+# --- row 23: the same picture in training and in validation
+
+
+def twin(folder: Path, image_id: str, other: str) -> None:
+    """Put the picture of one ID under another ID, too, with captions."""
+    shutil.copy(folder / f"images/{image_id}.png", folder / f"images/{other}.png")
+    with (folder / "captions.csv").open("a") as file:
+        file.write(f"{other},the same again .\n")
+
+
+def test_a_manual_split_that_leaks_is_refused_with_the_pairs(tiny: Path) -> None:
+    twin(tiny, "000", "copy_a")
+    twin(tiny, "001", "copy_b")
+    (tiny / "valid.txt").write_text("000\n002\ncopy_b\n")
+    manual = f"globals.basic_experiment.manual_valid_ids_file={tiny}/valid.txt"
+    with pytest.raises(DataError, match="2 validation image") as caught:
+        trained(tiny, manual)
+    assert "000 is the same picture as copy_a" in str(caught.value)
+    assert "copy_b is the same picture as 001" in str(caught.value)
+    assert not (tiny / "run").exists()
+    run = trained(tiny, manual, SKIP)
+    split = read_json(run.split)
+    assert split["valid"] == ["002"]
+    assert {"copy_a", "001"} <= set(split["train"])
+    assert "000 is the same picture as copy_a" in run.data_report.read_text()
+
+
+def test_copies_on_one_side_are_no_leak(tiny: Path) -> None:
+    twin(tiny, "000", "copy")
+    (tiny / "valid.txt").write_text("000\ncopy\n")
+    run = trained(tiny, f"globals.basic_experiment.manual_valid_ids_file={tiny}/valid.txt")
+    assert read_json(run.split)["valid"] == ["000", "copy"]
+
+
+def test_a_manual_split_of_copies_alone_leaves_nothing_to_validate(tiny: Path) -> None:
+    twin(tiny, "000", "copy")
+    (tiny / "valid.txt").write_text("copy\n")
+    with pytest.raises(DataError, match="every one of its images stands in training"):
+        trained(tiny, f"globals.basic_experiment.manual_valid_ids_file={tiny}/valid.txt", SKIP)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_split_keeps_copies_on_one_side(tiny: Path, seed: int) -> None:
+    for n in range(8):
+        twin(tiny, f"{n:03}", f"copy_{n}")
+    run = trained(tiny, f"globals.basic_experiment.seed={seed}")
+    split = read_json(run.split)
+    side = {i: name for name, ids in split.items() for i in ids}
+    assert [side[f"{n:03}"] for n in range(8)] == [side[f"copy_{n}"] for n in range(8)]
+    assert len(split["valid"]) == 6
+
+
+@given(
+    st.dictionaries(st.text("abc0123", min_size=1, max_size=6), st.sampled_from("uvwxyz"), min_size=4, max_size=40),
+    st.integers(1, 3),
+    st.integers(0, 9),
+)
+def test_no_content_is_on_both_sides_of_a_random_split(contents: dict[str, str], count: int, seed: int) -> None:
+    try:
+        train, valid = random_split(contents, count, seed, contents)
+    except DataError:
+        groups = [list(contents.values()).count(content) for content in set(contents.values())]
+        assert min(groups) > count or len(contents) <= count
+        return
+    assert sorted(train + valid) == sorted(contents)
+    assert 1 <= len(valid) <= count
+    assert not {contents[i] for i in train} & {contents[i] for i in valid}
+
+
+@given(st.sets(st.text("abc0123", min_size=1), min_size=4, max_size=40), st.integers(0, 9))
+def test_images_that_differ_are_split_as_if_contents_were_not_known(ids: set[str], seed: int) -> None:
+    assert random_split(ids, 3, seed, {i: f"content of {i}" for i in ids}) == random_split(ids, 3, seed)
+
+
+def test_a_random_split_stays_what_it_was() -> None:
+    drawn_by_the_first_version = ["003", "014", "015", "019", "020", "023"]  # which a resumed run needs again
+    assert random_split([f"{i:03}" for i in range(24)], 6, 0)[1] == drawn_by_the_first_version

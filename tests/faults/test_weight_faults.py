@@ -1,0 +1,255 @@
+"""Malicious weights, run folders and configurations (row 27 of docs/faults.md): nothing runs, nothing large is allocated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from conftest import PEAK_MB, tiny_config, write_yaml
+from img2seq import checkpoints
+from img2seq.assemble import load
+from img2seq.checkpoints import best
+from img2seq.config.load import load_config
+from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError
+from img2seq.model.weights import read_shapes, read_tensors
+from img2seq.report.compare import compare
+from img2seq.runs import RunFolder
+
+
+class Payload:
+    """Unpickled, touches a file."""
+
+    def __init__(self, canary: Path):
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.canary,))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for name, protocol in (("a.pth", 2), ("b.bin", 4), ("c.pt", 5), ("d.safetensors", 4)):
+        (tmp_path / name).write_bytes(pickle.dumps(Payload(canary), protocol=protocol))
+        with pytest.raises(ModelError):
+            read_tensors(tmp_path / name)
+    for name, content in (("e.pth", {"x": Payload(canary)}), ("f.pth", {"state_dict": Payload(canary)})):
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ModelError, match="more than tensors"):
+            read_tensors(tmp_path / name)
+    assert not canary.exists()
+    pickle.loads((tmp_path / "a.pth").read_bytes())  # the payload does work where it is let in
+    assert canary.exists()
+
+
+def test_a_configuration_names_no_code(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for tag in (
+        f"!!python/object/apply:pathlib.Path.touch [{canary}]",
+        f"!!python/object/new:os.system ['touch {canary}']",
+    ):
+        (tmp_path / "e.yaml").write_text(f"globals: {tag}\n")
+        with pytest.raises(ConfigError, match=r"e\.yaml:1: globals: tags are not supported"):
+            load_config(tmp_path / "e.yaml")
+    config = tiny_config(tmp_path)
+    for key in ("class_path", "_target_", "import"):
+        config["inputs"][0][key] = "os.system"
+        with pytest.raises(ConfigError, match="unknown key"):
+            load_config(write_yaml(tmp_path / "e.yaml", config))
+        del config["inputs"][0][key]
+    assert not canary.exists()
+
+
+# --- safetensors headers
+
+
+def safetensors(header: Any, body: bytes = b"\0" * 16, *, declared: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if declared is None else declared) + text + body
+
+
+def tensor(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+ATTACKS = {
+    "no header": b"",
+    "cut in the length": b"\x10\0\0",
+    "a header of 2**63 bytes": safetensors({}, declared=2**63),
+    "a header of 2**64 - 1 bytes": safetensors({}, declared=2**64 - 1),
+    "a header longer than the file": safetensors({"a": tensor([4], 0, 16)}, declared=10_000),
+    "a header of 50 MB": safetensors(b'{"__metadata__": {"a": "' + b" " * 50_000_000 + b'"}}', b""),
+    "not JSON": safetensors(b"\x80\x04pickle"),
+    "a list": safetensors([]),
+    "nested deeply": safetensors(b"[" * 100_000),
+    "a terabyte in one tensor": safetensors({"a": tensor([250_000_000_000], 0, 10**12)}),
+    "a terabyte in 16 bytes": safetensors({"a": tensor([250_000_000_000], 0, 16)}),
+    "a product beyond 64 bits": safetensors({"a": tensor([2**32, 2**32, 2**32], 0, 16)}),
+    "a negative side": safetensors({"a": tensor([-4], 0, 16)}),
+    "offsets that go back": safetensors({"a": tensor([4], 16, 0)}),
+    "offsets beyond the file": safetensors({"a": tensor([4], 16, 32)}),
+    "two tensors in one place": safetensors({"a": tensor([4], 0, 16), "b": tensor([4], 0, 16)}),
+    "tensors that overlap": safetensors({"a": tensor([3], 0, 12), "b": tensor([2], 8, 16)}),
+    "a hole": safetensors({"a": tensor([1], 0, 4), "b": tensor([1], 12, 16)}),
+    "bytes that no tensor owns": safetensors({"a": tensor([4], 0, 16)}, b"\0" * 17),
+    "an unknown type": safetensors({"a": tensor([4], 0, 16, "PICKLE")}),
+    "no offsets": safetensors({"a": {"dtype": "F32", "shape": [4]}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(ATTACKS[name])
+    for read in (read_shapes, read_tensors):
+        with pytest.raises(ModelError, match=r"w\.safetensors"):
+            read(tmp_path / "w.safetensors")
+
+
+PEAK = f"""{PEAK_MB}
+import sys
+import img2seq.assemble as assemble, img2seq.model.weights as weights
+from img2seq.errors import Img2SeqError
+from img2seq.model.encoder import ImageEncoder
+ImageEncoder("test_resnet", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3)  # imports timm
+before = peak_mb()
+for path in sys.argv[1:]:
+    try:
+        assemble.load(path, device="cpu") if Path(path).is_dir() else weights.read_shapes(path)
+        print("read", path)
+    except Img2SeqError as error:
+        print("refused", str(error).splitlines()[0])
+print(peak_mb() - before)
+"""
+
+
+def peak_of_loading(*paths: Path) -> tuple[list[str], int]:
+    """Return what became of each path, and by how many MB a process that loads them grew."""
+    done = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True)
+    *outcomes, megabytes = done.stdout.splitlines()
+    return outcomes, int(megabytes)
+
+
+def test_no_file_of_weights_makes_us_allocate_more_than_it_is_long(tmp_path: Path) -> None:
+    paths = []
+    for number, (name, content) in enumerate(ATTACKS.items()):
+        if name != "a header of 50 MB":  # honest about its length
+            paths.append(tmp_path / f"{number}.safetensors")
+            paths[-1].write_bytes(content)
+    torch.save({"a": torch.zeros(100)}, tmp_path / "small.pth")
+    with zipfile.ZipFile(tmp_path / "small.pth") as small, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for entry in small.namelist():
+            packed = entry.endswith("data/0")
+            content = bytes(500_000_000) if packed else small.read(entry)
+            bomb.writestr(entry, content, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED)
+    outcomes, megabytes = peak_of_loading(*paths, tmp_path / "bomb.pth")
+    assert all(outcome.startswith("refused") for outcome in outcomes[:-1])
+    assert megabytes < 60
+
+
+# --- run folders
+
+
+@pytest.fixture
+def copied_run(finished_runs: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_runs[1], tmp_path / "run", symlinks=True))
+
+
+def changed_facts(**changes: Any) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        data = json.loads((run / "facts.json").read_text())
+        data["facts"] |= changes
+        (run / "facts.json").write_text(json.dumps(data))
+
+    return change
+
+
+def changed_config(old: str, new: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        text = (run / "config.yaml").read_text()
+        assert old in text
+        (run / "config.yaml").write_text(text.replace(old, new))
+
+    return change
+
+
+LIES: dict[str, Callable[[Path], None]] = {
+    "a vocabulary of a billion": changed_facts(vocabulary=10**9),
+    "a million million positions": changed_facts(n_positions=10**12),
+    "a number that is none": changed_facts(vocabulary="all"),
+    "no normalisation": changed_facts(normalization={}),
+    "a wide decoder": changed_config("embedding_dim: 16", "embedding_dim: 16384"),
+    "a deep decoder": changed_config("num_layers: 2", "num_layers: 200"),
+    "a giant encoder": changed_config("model_type: test_resnet", "model_type: vit_giant_patch14_dinov2"),
+}  # fmt: skip
+
+
+def test_a_run_folder_that_lies_about_its_size_is_refused_before_it_is_allocated(
+    copied_run: Path, tmp_path: Path
+) -> None:
+    runs = []
+    for number, lie in enumerate(LIES.values()):
+        runs.append(shutil.copytree(copied_run, tmp_path / f"lie_{number}", symlinks=True))
+        lie(runs[-1])
+    outcomes, megabytes = peak_of_loading(*runs)
+    assert [outcome.split()[0] for outcome in outcomes] == ["refused"] * len(LIES), outcomes
+    assert megabytes < 100
+    assert load(copied_run).facts.vocabulary < 100
+
+
+def test_weights_of_another_shape_are_refused_with_their_names(copied_run: Path, tmp_path: Path) -> None:
+    checkpoint = best(RunFolder(copied_run).checkpoints)
+    tensors = {name: value.clone() for name, value in read_tensors(checkpoint.weights).items()}
+    name = next(iter(tensors))
+    tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, checkpoint.weights)
+    with pytest.raises(RunError, match=r"bytes|damaged"):
+        load(copied_run)
+    manifest = json.loads((checkpoint.path / "manifest.json").read_text())
+    content = checkpoint.weights.read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"][checkpoint.weights.name] = entry
+    (checkpoint.path / "manifest.json").write_text(checkpoints._manifest(manifest["files"]))
+    with pytest.raises(ModelError, match=name):
+        load(copied_run)
+
+
+def test_a_page_holds_no_file_from_outside_the_run_folders(
+    finished_runs: tuple[Path, Path], copied_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"the secret")
+    captions = copied_run / "validation/captions.json"
+    entries = json.loads(captions.read_text())
+    for entry in entries:
+        entry["picture"] = "../../secret.jpg"
+    captions.write_text(json.dumps(entries))
+    with pytest.raises(RunError, match="leads out of the run folder"):
+        compare([str(finished_runs[0]), str(copied_run)], str(tmp_path / "report"))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"facts": []}', '{"facts": {"vocabulary": 3}}', "null"])
+def test_facts_that_are_none_are_one_error(content: str, copied_run: Path) -> None:
+    (copied_run / "facts.json").write_text(content)
+    with pytest.raises(Img2SeqError, match=r"facts\.json"):
+        load(copied_run)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", "null", '{"format": "img2seq-tokenizer", "version": 1, "tokens": [[]], "split_on": " ", "lowercase": false, "bpe": null}'],
+)  # fmt: skip
+def test_a_tokenizer_that_is_none_is_one_error(content: str, copied_run: Path) -> None:
+    (copied_run / "tokenizer.json").write_text(content)
+    with pytest.raises(DataError, match=r"tokenizer\.json"):
+        load(copied_run)
