@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
+def main(line: list[str]) -> None:
     """Print the table and write it to benchmarks/results/decoding.json."""
     warnings.simplefilter("ignore")
     decoder = our_decoder()
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +31,12 @@ T = TypeVar("T")
 Texts = Mapping[str, Sequence[str]]
 
 
-def main() -> None:
+def main(line: list[str]) -> None:
     """Run both sides, print a table and write the JSON file."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=int, default=5000)
     options.add_argument("--captions", type=Path, default=ROOT.parent / "shared/data/flickr8k/captions_all.csv")
-    arguments = options.parse_args()
+    arguments = options.parse_args(line)
     results, references = build_corpus(arguments.captions, arguments.images)
 
     seconds, ours = fastest(lambda: score(results, references, java_metrics=()))
@@ -137,4 +138,4 @@ def fastest(run: Callable[[], T]) -> tuple[float, T]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -30,7 +30,7 @@ def commands() -> list[str]:
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         found += re.findall(
-            r"^\s*(img2seq (?:train|compare|caption|evaluate|demo|config|data) [^\n#|]*)", text, re.MULTILINE
+            r"^\s*(img2seq (?:train|compare|caption|evaluate|demo|config|runs|data) [^\n#|]*)", text, re.MULTILINE
         )
     return [command for command in found if "..." not in command]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs."""
+    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files."""
 
     model: CaptionModel
     tokenizer: Tokenizer
@@ -69,6 +70,7 @@ class Prepared:
     valid: CaptionSet
     files: dict[str, dict[str, Path]]
     report: str
+    data: dict[str, str]
 
 
 def choose_device(name: str) -> torch.device:
@@ -146,7 +148,16 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         )
         for ids in (train_ids, valid_ids)
     ]
-    return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report)
+    used = sorted({*train_ids, *valid_ids})
+    data = {
+        "captions_digest": _digest([(i, captions[i]) for i in used]),
+        "images_digest": _digest([(name, i, tables[name].content_of[i]) for name in tables for i in used]),
+    }
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report, data)
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 def _read_data(
@@ -281,7 +292,8 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
     path = Path(source)
     if (path / "config.yaml").is_file():
         path = best(RunFolder(path).checkpoints).path
-    if (path / "weights.safetensors").is_file():
+    if path.is_dir():
+        verify(Checkpoint(path))
         path = path / "weights.safetensors"
     if not path.is_file():
         raise ModelError(

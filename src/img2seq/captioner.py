@@ -25,6 +25,8 @@ from img2seq.data.tokenizer import EOS, UNK
 from img2seq.errors import DataError, ModelError
 from img2seq.generation.search import Hypothesis, search
 from img2seq.generation.settings import Decoding
+from img2seq.model.encoder import ImageEncoder
+from img2seq.model.runtime import accelerate
 
 ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
@@ -83,6 +85,12 @@ class Captioner:
             RunError: if the run is incomplete or damaged.
         """
         return cls(load(str(run), device=device, step=step), batch_size=batch_size)
+
+    def prepare_for_many(self) -> bool:
+        """Take a few seconds to make encoding faster, where `img2seq[fast]` is installed; return whether it is."""
+        encoder = self.loaded.model.encoders[self.input_name]
+        assert isinstance(encoder, ImageEncoder)
+        return accelerate(encoder)
 
     @overload
     def caption(self, images: ImageSource, *, beginning: str = "", **decoding: Any) -> Caption: ...

@@ -7,7 +7,8 @@
         manifest.json           size and SHA-256 of the three, written last
 
 A checkpoint is written into a temporary folder whose files and name reach the disk before the folder is renamed, so a
-killed process leaves at most a temporary folder, which nothing reads.
+killed process leaves at most a temporary folder, which nothing reads. Where a step is saved again (with the validation
+loss it did not have before) the older folder is `step-00000123.old` until the new one is in its place.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from img2seq.errors import RunError
-from img2seq.runs import read_json
+from img2seq.runs import read_json, to_disk
 
 FORMAT_VERSION = 1
+FILES = ("state.json", "training.safetensors", "weights.safetensors")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        return int(self.path.name.removeprefix("step-"))
+        return int(self.path.stem.removeprefix("step-"))
 
     @property
     def weights(self) -> Path:
@@ -69,9 +73,7 @@ def save(
     Raises:
         RunError: if a weight is not finite, or the disk refuses; what was there before is untouched.
     """
-    if broken := [
-        name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    ]:
+    if broken := [name for name, tensor in (weights | training).items() if not _is_finite(tensor)]:
         raise RunError(f"step {step}: not saved, for {len(broken)} tensors are not finite, {broken[0]} among them")
     final, temporary = folder / f"step-{step:08d}", folder / f".tmp-step-{step:08d}-{os.getpid()}"
     needed = sum(t.numel() * t.element_size() for t in (*weights.values(), *training.values()))
@@ -80,15 +82,14 @@ def save(
         save_file(_contiguous(weights), temporary / "weights.safetensors")
         save_file(_contiguous(training), temporary / "training.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=1, allow_nan=False))
-        manifest = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(temporary.iterdir())}
-        (temporary / "manifest.json").write_text(json.dumps({"format": FORMAT_VERSION, "files": manifest}, indent=1))
-        for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
-        if final.exists():  # the same step saved again, after a resume: the content is the same
-            shutil.rmtree(final)
+        (temporary / "manifest.json").write_text(_manifest({name: _described(temporary / name) for name in FILES}))
+        for path in (*temporary.iterdir(), temporary):
+            to_disk(path)
+        if final.exists():
+            shutil.rmtree(final.with_suffix(".old"), ignore_errors=True)
+            final.rename(final.with_suffix(".old"))
         temporary.rename(final)
-        _flush(folder)
+        to_disk(folder)
     except Exception as error:  # safetensors has its own error for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
         free = shutil.disk_usage(folder).free if folder.exists() else 0
@@ -98,43 +99,72 @@ def save(
     return Checkpoint(final)
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _is_finite(tensor: Tensor) -> bool:
+    """Tell whether all values are finite, by NumPy: torch would keep an OpenMP team for the thread that writes."""
+    if not tensor.is_floating_point():
+        return True
+    values = tensor.detach().cpu()
+    return bool(np.isfinite((values.float() if values.dtype == torch.bfloat16 else values).numpy()).all())
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
+def _described(path: Path) -> dict[str, int | str]:
+    sha = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 24):  # long parts: each is one wait for the interpreter's lock
+            sha.update(part)
+    return {"bytes": path.stat().st_size, "sha256": sha.hexdigest()}
+
+
+def _manifest(files: Mapping[str, Mapping[str, int | str]]) -> str:
+    return json.dumps({"format": FORMAT_VERSION, "files": files}, indent=1)
 
 
 def verify(checkpoint: Checkpoint) -> None:
     """Raise RunError naming the file, if one is missing or its content has changed."""
-    manifest = read_json(checkpoint.path / "manifest.json")
-    for name, expected in manifest["files"].items():
+    if problems := damage(checkpoint):
+        raise RunError(problems[0])
+
+
+def damage(checkpoint: Checkpoint) -> list[str]:
+    """Return what is wrong with each file of a checkpoint, nothing if it is what was saved."""
+    path = checkpoint.path / "manifest.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        files = json.loads(text)["files"]
+        entries_are_whole = all(set(entry) == {"bytes", "sha256"} for entry in files.values())
+        if sorted(files) != sorted(FILES) or not entries_are_whole or _manifest(files) != text:
+            raise ValueError
+    except OSError as error:
+        return [f"{path}: cannot be read: {error.strerror}"]
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # a changed byte makes it no JSON, other JSON, or JSON laid out otherwise
+        return [f"{path}: damaged: its content is not what was saved"]
+    problems = []
+    for name, expected in files.items():
         path = checkpoint.path / name
         if not path.is_file():
-            raise RunError(f"{path}: missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise RunError(f"{path}: expected {expected['bytes']:,} bytes, found {path.stat().st_size:,}")
-        if _sha256(path) != expected["sha256"]:
-            raise RunError(f"{path}: damaged: its content is not what was saved (SHA-256 differs)")
+            problems.append(f"{path}: missing")
+        elif path.stat().st_size != expected["bytes"]:
+            problems.append(f"{path}: expected {expected['bytes']} bytes, found {path.stat().st_size}")
+        elif _described(path) != expected:
+            problems.append(f"{path}: damaged: its content is not what was saved (SHA-256 differs)")
+    return problems
 
 
 def all_checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints of a run, oldest first, verified or not."""
     if not folder.is_dir():
         return []
-    return sorted(
-        (Checkpoint(p) for p in folder.iterdir() if p.name.startswith("step-") and p.is_dir()), key=lambda c: c.step
-    )
+    found = (Checkpoint(p) for p in folder.iterdir() if re.fullmatch(r"step-\d+(\.old)?", p.name) and p.is_dir())
+    return sorted(found, key=lambda c: (c.step, c.path.suffix == ""))
 
 
 def newest_valid(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -147,6 +177,20 @@ def newest_valid(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None
         else:
             return checkpoint
     return None
+
+
+def set_aside_newer(checkpoint: Checkpoint) -> Checkpoint:
+    """Rename what is newer than this checkpoint, for it is damaged: training goes on before it.
+
+    It is removed when the next checkpoint has been verified.
+    """
+    folder, final = checkpoint.path.parent, checkpoint.path.with_suffix("")
+    for newer in reversed(all_checkpoints(folder)):
+        if newer.path == checkpoint.path:
+            break
+        shutil.rmtree(folder / f"damaged-{newer.path.name}", ignore_errors=True)
+        newer.path.rename(folder / f"damaged-{newer.path.name}")
+    return Checkpoint(checkpoint.path.rename(final))
 
 
 def best(folder: Path) -> Checkpoint:
@@ -162,14 +206,29 @@ def best(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def prune(folder: Path, keep_best: int) -> None:
-    """Remove checkpoints but the newest and the `keep_best` best ones. The newest must have been verified."""
-    checkpoints = all_checkpoints(folder)
-    ranked = sorted((c for c in checkpoints if c.valid_loss is not None), key=lambda c: (c.valid_loss, c.step))
-    kept = {c.path for c in [*ranked[:keep_best], *checkpoints[-1:]]}
-    for checkpoint in checkpoints:
-        if checkpoint.path not in kept:
-            shutil.rmtree(checkpoint.path)
-    for leftover in folder.glob(".tmp-step-*"):
-        if not leftover.name.endswith(f"-{os.getpid()}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+def prune(newest: Checkpoint, keep_best: int) -> None:
+    """Remove a run's checkpoints but the newest, which must have been verified, and the `keep_best` best ones."""
+    folder = newest.path.parent
+    losses = {c.path: (loss, c.step) for c in all_checkpoints(folder) if (loss := _loss_if_readable(c)) is not None}
+    kept = {*sorted(losses, key=losses.__getitem__)[:keep_best], newest.path}
+    for path in (*(c.path for c in all_checkpoints(folder)), *folder.glob("damaged-*")):
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def _loss_if_readable(checkpoint: Checkpoint) -> float | None:
+    try:
+        return checkpoint.valid_loss
+    except RunError:
+        return None
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Remove what killed processes left while they wrote a checkpoint, and return its names.
+
+    The caller must hold the run's lock, or it would be the work of another.
+    """
+    leftovers = [*folder.glob(".tmp-step-*")]
+    for leftover in leftovers:
+        shutil.rmtree(leftover)
+    return [leftover.name for leftover in leftovers]

@@ -59,6 +59,7 @@ def _overrides(rest: list[str], *, takes_overrides: bool, verb: str) -> list[str
                     "--output_configs",
                     "--resume",
                     "--overwrite",
+                    "--max_time",
                 ],
             )
             return ConfigError(
@@ -87,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_arguments(train)
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--overwrite", action="store_true", help="remove an existing run and start again")
+    train.add_argument(
+        "--max_time",
+        metavar="TIME",
+        help="finish the step, save and exit after this long: seconds, or such as 90m, 2h; --resume goes on",
+    )
     train.set_defaults(run=_train, takes_overrides=True)
 
     caption = verbs.add_parser("caption", help="caption images: files, folders, patterns, a list", allow_abbrev=False)
@@ -142,6 +148,16 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="DIR", help="where the report goes (default: compare_<names> beside the first run)"
     )
     compare.set_defaults(run=_compare)
+
+    runs = verbs.add_parser("runs", help="show the state of runs, or re-check their files", allow_abbrev=False)
+    run_actions = runs.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, action, text in (
+        ("show", _runs_show, "the state of each run on one screen"),
+        ("verify", _runs_verify, "re-check every file of every checkpoint; exit code 2 if one is damaged"),
+    ):
+        about_runs = run_actions.add_parser(name, help=text, allow_abbrev=False)
+        about_runs.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+        about_runs.set_defaults(run=action)
 
     config = verbs.add_parser("config", help="print the schema, or a resolved configuration", allow_abbrev=False)
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -242,7 +258,21 @@ def _load(arguments: argparse.Namespace, overrides: list[str]):  # type: ignore[
     return load(files, overrides)
 
 
+def _seconds(text: str) -> float:
+    """Return the seconds of `90`, `90s`, `90m` or `2h`."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h", "d") else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--max_time: expected seconds, or a number with s, m, h or d such as 90m; found {text!r}")
+    return seconds
+
+
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    if arguments.max_time is not None:
+        overrides = [*overrides, f"globals.basic_experiment.max_time_s={_seconds(arguments.max_time)}"]
     loaded = _load(arguments, overrides)
     from img2seq.training.loop import Interrupted, train
 
@@ -271,6 +301,8 @@ def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
     announce = Announcer(bars=sys.stderr.isatty())
     captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
     output = Path(arguments.output) if arguments.output else None
+    if not one_file:
+        captioner.prepare_for_many()
     n_captioned, n_failed = caption_files(
         captioner, expand(arguments.paths, sys.stdin), decoding, options,
         beginning=arguments.beginning, output=output, resume=arguments.resume, announce=announce,
@@ -303,6 +335,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from img2seq.progress import Announcer
 
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner.prepare_for_many()
         found = evaluate_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),
@@ -318,6 +351,21 @@ def _compare(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     print(compare(arguments.runs, arguments.output))
     return 0
+
+
+def _runs_show(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from img2seq.report.run_state import describe_run
+
+    print("\n\n".join(describe_run(path) for path in arguments.runs))
+    return 0
+
+
+def _runs_verify(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from img2seq.report.run_state import verify_run
+
+    found = [verify_run(path) for path in arguments.runs]
+    print("\n\n".join(text for text, _ in found))
+    return 0 if all(whole for _, whole in found) else 2
 
 
 def _config_schema(arguments: argparse.Namespace, overrides: list[str]) -> int:

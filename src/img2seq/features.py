@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from img2seq.data.cache import RowStore
 from img2seq.data.pixels import PixelTable
 from img2seq.model.encoder import ImageEncoder
+from img2seq.model.runtime import accelerate, is_installed
 from img2seq.model.weights import digest
 from img2seq.progress import Announcer
 
@@ -27,7 +28,8 @@ def cache_features(
     """
     variants = 2 if mirrored else 1
     shape = (variants, encoder.n_places, encoder.n_features)
-    name = f"features-{table.store.folder.name.removeprefix('pixels-')}-{digest(encoder)[:16]}-{variants}"
+    backend = "onnx-" if is_installed() and encoder.scale.device.type == "cpu" else ""  # they differ in the fifth place
+    name = f"features-{backend}{table.store.folder.name.removeprefix('pixels-')}-{digest(encoder)[:16]}-{variants}"
     store = RowStore(cache_folder / name, shape, np.float16)
     contents = list(dict.fromkeys(table.content_of[i] for i in table.row_of))
     row_of_content = {table.content_of[i]: row for i, row in table.row_of.items()}
@@ -39,6 +41,8 @@ def cache_features(
     pixels = table.store.map()
     device = encoder.scale.device
     encoder.eval()
+    if missing:
+        accelerate(encoder)
     with announce.bar("computing features", len(contents)) as advance, torch.inference_mode():
         advance(len(contents) - len(missing))
         for start in range(0, len(missing), BATCH_IMAGES):

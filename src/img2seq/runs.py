@@ -7,6 +7,7 @@
     split.json                  image ids of the training and the validation part
     data_report.txt             what was left out and why (empty where nothing was)
     environment.json            versions, machine, threads, command line
+    run.lock                    which process trains it; absent when none does
     model.txt                   every layer with its shapes
     history_train.csv           one row a step: loss in nats per token, learning rate, gradient norm
     history_valid.csv           one row an evaluation: losses, perplexity, speed
@@ -34,9 +35,9 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
@@ -57,6 +58,7 @@ class RunFolder:
         self.split = path / "split.json"
         self.data_report = path / "data_report.txt"
         self.environment = path / "environment.json"
+        self.lock = path / "run.lock"
         self.model_text = path / "model.txt"
         self.history_train = path / "history_train.csv"
         self.history_valid = path / "history_valid.csv"
@@ -119,11 +121,32 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent, whenever the process ends."""
+    """Write a file so that it is whole or as it was, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """Open a file beside this one that takes its place once it is written."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def to_disk(path: Path) -> None:
+    """Return when what was written to a file, or into a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -138,9 +161,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV so that the file is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with _replacing(path) as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

@@ -219,7 +219,7 @@ def test_weights_of_another_shape_are_refused_with_their_names(copied_run: Path,
     content = checkpoint.weights.read_bytes()
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["files"][checkpoint.weights.name] = entry
-    (checkpoint.path / "manifest.json").write_text(json.dumps(manifest))
+    (checkpoint.path / "manifest.json").write_text(json.dumps(manifest, indent=1))
     with pytest.raises(ModelError, match=name):
         load(copied_run)
 

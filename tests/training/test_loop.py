@@ -158,18 +158,6 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(
     ]
 
 
-def test_evaluation_and_workers_change_nothing_that_is_trained(tiny: Path) -> None:
-    often = run_of(
-        tiny, "globals.evaluation_checkpoint.sample_interval=1", "globals.basic_experiment.dataloader_workers=2"
-    )
-    seldom = run_of(
-        tiny,
-        f"globals.basic_experiment.output_folder={tiny / 'b'}",
-        "globals.evaluation_checkpoint.sample_interval=1000",
-    )
-    assert_same_weights(often, seldom)
-
-
 def test_accumulated_batches_train_as_one_large_batch(tiny: Path) -> None:
     fixed = [
         "globals.basic_experiment.n_epochs=1",

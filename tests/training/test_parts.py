@@ -69,6 +69,29 @@ def test_adabelief_is_the_algorithm_of_the_paper(decoupled: bool) -> None:
     torch.testing.assert_close(parameter.detach().double(), x, atol=1e-5, rtol=1e-5)
 
 
+def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(5, 7, 3).to(memory_format=torch.channels_last)
+        parameters = [
+            *conv.parameters(),
+            nn.Parameter(torch.randn(11)),
+            nn.Parameter(torch.randn(3, 50)),
+            nn.Parameter(torch.randn(())),
+        ]
+        optimizer = AdaBelief(parameters, lr=0.1, betas=(0.9, 0.99), weight_decay=0.05)
+        for _ in range(4):
+            for p in parameters:
+                p.grad = torch.randn(p.shape)  # contiguous, other than the channels-last weight
+            optimizer.step()
+        return [t.detach().clone() for p in parameters for t in (p, *optimizer.state[p].values())]
+
+    whole = trained()
+    for size in (1, 13, 64):
+        monkeypatch.setattr("img2seq.training.optimizer.BLOCK_NUMBERS", size)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(trained(), whole, strict=True))
+
+
 class _TwoParts(CaptionModel):
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -130,7 +153,7 @@ def test_best_and_newest_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 5.0)):
         saved(tmp_path, step, loss)
     assert checkpoints.best(tmp_path).step == 2
-    checkpoints.prune(tmp_path, 2)
+    checkpoints.prune(checkpoints.Checkpoint(tmp_path / "step-00000005"), 2)
     assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [2, 3, 5]
 
 

@@ -281,6 +281,24 @@ def to_plain(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", by_alias=True)
 
 
+def to_flat(experiment: Experiment) -> dict[str, str]:
+    """Return each value as text by its dotted key, inputs and outputs by their names."""
+    plain = to_plain(experiment)
+    for section, kind in (("inputs", "input"), ("outputs", "output")):
+        plain[section] = {entry[f"{kind}_info"][f"{kind}_name"]: entry for entry in plain[section]}
+    flat: dict[str, str] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, child in value.items():
+                walk(child, f"{key}.{name}" if key else name)
+        else:
+            flat[key] = str(value)
+
+    walk(plain, "")
+    return flat
+
+
 def to_yaml(experiment: Experiment) -> str:
     """Return the configuration as one experiment file that `load_config` reads back equal."""
     return yaml.dump(to_plain(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

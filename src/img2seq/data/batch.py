@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -62,32 +64,38 @@ def pack(
 ) -> Batch:
     """Lay captions end to end.
 
+    In NumPy, for this runs in the threads that prepare batches: a parallel operation of torch would give each of them an
+    OpenMP team, and with more teams than cores the training thread's own team falls asleep after every operation.
+
     Args:
         image_ids: B.
         images: see `Batch`.
         captions: for each image its captions, each as (input ids, target ids, first position).
     """
     flat = [caption for of_image in captions for caption in of_image]
-    lengths = torch.tensor([len(inputs) for inputs, _, _ in flat])
-    image_lengths = torch.tensor([sum(len(inputs) for inputs, _, _ in of_image) for of_image in captions])
+    lengths = np.array([len(inputs) for inputs, _, _ in flat])
+    image_lengths = np.array([sum(len(inputs) for inputs, _, _ in of_image) for of_image in captions])
     places = _places(lengths)
     T, Q = int(lengths.max()), int(image_lengths.max())
-    image_of_token = torch.repeat_interleave(torch.arange(len(captions)), image_lengths)
+    image_of_token = np.repeat(np.arange(len(captions)), image_lengths)
+    numbers = {
+        "input_ids": np.array([token for inputs, _, _ in flat for token in inputs]),
+        "target_ids": np.array([token for _, targets, _ in flat for token in targets]),
+        "positions": places + np.repeat(np.array([first for _, _, first in flat]), lengths),
+        "caption_slots": np.repeat(np.arange(len(lengths)), lengths) * T + places,
+        "image_slots": image_of_token * Q + _places(image_lengths),
+        "image_of_token": image_of_token,
+    }
     return Batch(
         image_ids=image_ids,
         images=images,
-        input_ids=torch.tensor([token for inputs, _, _ in flat for token in inputs]),
-        target_ids=torch.tensor([token for _, targets, _ in flat for token in targets]),
-        positions=places + torch.repeat_interleave(torch.tensor([first for _, _, first in flat]), lengths),
-        caption_slots=torch.repeat_interleave(torch.arange(len(lengths)), lengths) * T + places,
-        image_slots=image_of_token * Q + _places(image_lengths),
-        image_of_token=image_of_token,
         caption_shape=(len(lengths), T),
         image_shape=(len(captions), Q),
+        **{name: torch.from_numpy(values) for name, values in numbers.items()},
     )
 
 
-def _places(lengths: Tensor) -> Tensor:
+def _places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return 0 .. n-1 for each length n, end to end."""
-    starts = torch.cumsum(lengths, 0) - lengths
-    return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) - np.repeat(starts, lengths)

@@ -11,13 +11,14 @@ H heads, K = D / H, V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2seq.data.batch import Batch
+from img2seq.model.dropout import Dropout
 
 
 class Attention(Protocol):
@@ -47,7 +48,7 @@ class Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward_in = nn.Linear(width, feedforward)
         self.feedforward_out = nn.Linear(feedforward, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
         """Return (N, D) tokens after this layer."""
@@ -98,7 +99,7 @@ class Decoder(nn.Module):
             self.position = nn.Parameter(0.02 * torch.randn(n_positions, width))
         else:
             self.register_buffer("position", sinusoids(n_positions, width), persistent=False)
-        self.position_dropout = nn.Dropout(position_dropout)
+        self.position_dropout = Dropout(position_dropout)
         self.blocks = nn.ModuleList(Block(width, n_heads, feedforward, dropout, has_memory) for _ in range(n_layers))
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
@@ -160,7 +161,7 @@ class PackedAttention:
         gathered = F.scaled_dot_product_attention(
             table[0], table[1], table[2], is_causal=True
         )  # padding comes last: causal hides it
-        return gathered.transpose(1, 2).reshape(S * T, D3 // 3).index_select(0, self.batch.caption_slots)
+        return _gather(gathered.transpose(1, 2).reshape(S * T, D3 // 3), self.batch.caption_slots)
 
     def attend_to_memory(self, layer: int, q: Tensor) -> Tensor:
         """Return (N, D) for (N, D): each token attends to all of its image's memory."""
@@ -169,12 +170,36 @@ class PackedAttention:
         keys, values = self.memory[layer]
         table = _spread(q, self.batch.image_slots, B * Q).view(B, Q, self.n_heads, -1).transpose(1, 2)
         gathered = F.scaled_dot_product_attention(table, keys, values)
-        return gathered.transpose(1, 2).reshape(B * Q, D).index_select(0, self.batch.image_slots)
+        return _gather(gathered.transpose(1, 2).reshape(B * Q, D), self.batch.image_slots)
 
 
 def _spread(x: Tensor, slots: Tensor, n_slots: int) -> Tensor:
     """Return the rows of x at their slots of a table of zeros."""
-    return x.new_zeros(n_slots, x.shape[1]).index_copy(0, slots, x)
+    return x.new_zeros(n_slots, x.shape[1]).index_copy_(0, slots, x)
+
+
+def _gather(table: Tensor, slots: Tensor) -> Tensor:
+    """Return the rows of a table at some slots, no slot twice: what `_spread` undoes."""
+    rows: Tensor = _Gather.apply(table, slots)
+    return rows
+
+
+class _Gather(torch.autograd.Function):
+    """`index_select` whose gradient is copied into place.
+
+    `index_select` itself does not know that slots differ, and adds gradients up one by one.
+    """
+
+    @staticmethod
+    def forward(context: Any, table: Tensor, slots: Tensor) -> Tensor:
+        context.save_for_backward(slots)
+        context.n_slots = len(table)
+        return table.index_select(0, slots)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (slots,) = context.saved_tensors
+        return _spread(gradients[0], slots, context.n_slots), None
 
 
 def sinusoids(n_positions: int, width: int) -> Tensor:

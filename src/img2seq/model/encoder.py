@@ -8,13 +8,15 @@ from __future__ import annotations
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
+from img2seq.model.convolution import replace_small_maps
+from img2seq.model.dropout import Dropout
 from img2seq.model.weights import read_pretrained
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -53,7 +55,8 @@ class ImageEncoder(nn.Module):
         frozen: bool = False,
     ):
         super().__init__()
-        self.frozen = frozen
+        self.frozen, self.size, self.n_channels = frozen, (height, width), len(mean)
+        self.runtime: Callable[[Tensor], Tensor] | None = None  # see `runtime.accelerate`
         self.backbone = _create(name, height, width, len(mean), dict(options or {}), pretrained and weights is None)
         if weights is not None:
             read_pretrained(self.backbone, weights, name)
@@ -72,6 +75,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
+        if self.runtime is not None and not self.training and not torch.is_grad_enabled():
+            return self.runtime(pixels)
         x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -89,11 +94,13 @@ class ImageEncoder(nn.Module):
     def _measure(self, name: str, height: int, width: int, channels: int) -> tuple[int, int]:
         training = self.training
         self.eval()
+        blank = torch.zeros(1, channels, height, width, dtype=torch.uint8)
         try:
-            features = self(torch.zeros(1, channels, height, width, dtype=torch.uint8))
+            features = self(blank)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
+        replace_small_maps(self.backbone, lambda: self(blank))
         self.train(training)
         if features.ndim != 3 or features.shape[1] == 0:
             raise ModelError(
@@ -169,7 +176,7 @@ class ContextProjection(nn.Module):
         self.place = nn.Parameter(0.5 * torch.randn(n_places, width))
         self.kind = nn.Parameter(0.02 * torch.randn(width))
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, P, D) context vectors of (B, P, C) features."""

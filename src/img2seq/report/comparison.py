@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.config.load import to_plain
+from img2seq.config.load import to_flat
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
 from img2seq.report.evaluation_page import METRIC_NAMES
@@ -150,25 +150,10 @@ def loss_interval(run: Run, *, shuffled: bool = False) -> tuple[float, Interval]
 
 def config_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Return (key, value in each run) of every field that is not alike in all runs."""
-    flat = [dict(_flatten(_by_name(to_plain(read_config(run.folder))))) for run in runs]
+    flat = [to_flat(read_config(run.folder)) for run in runs]
     keys = sorted({key for values in flat for key in values})
     rows = [(key, [values.get(key, "–") for values in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1 and not key.endswith("output_folder")]
-
-
-def _by_name(config: dict[str, Any]) -> dict[str, Any]:
-    named: dict[str, Any] = dict(config)
-    for section, kind in (("inputs", "input"), ("outputs", "output")):
-        named[section] = {entry[f"{kind}_info"][f"{kind}_name"]: entry for entry in config[section]}
-    return named
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _flatten(child, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, str(value)
 
 
 def as_json(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import math
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import torch
 from torch.optim import Optimizer
 
 from img2seq import checkpoints
-from img2seq.assemble import Facts, Prepared, prepare, read_facts
+from img2seq.assemble import Prepared, prepare
 from img2seq.config.load import LoadedConfig, describe, to_yaml
 from img2seq.config.schema import Experiment
 from img2seq.data.batch import Batch
@@ -29,12 +30,21 @@ from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
 from img2seq.progress import Announcer
+from img2seq.run_lock import locked
 from img2seq.runs import RunFolder, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.environment import environment
 from img2seq.training.memory import keep_freed_memory
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.record import Recorder
+from img2seq.training.resume import (
+    DISK_ERRORS,
+    check_same_data_and_model,
+    checkpoint_to_go_on_from,
+    clear,
+    refuse_what_is_no_run,
+)
+from img2seq.training.saver import Saver
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
 from img2seq.training.validate import image_losses
@@ -55,58 +65,39 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
         Img2SeqError: for anything wrong with configuration, data, model or run folder, before training starts.
         Interrupted: after Ctrl-C, SIGTERM or `max_time_s`, when the step is finished and all is saved.
     """
-    config = loaded.experiment
-    run = RunFolder(config.globals.basic_experiment.output_folder)
+    run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    previous = _claim(run, resume=resume, overwrite=overwrite)
-    logging = config.globals.visualization_logging
-    run.path.mkdir(parents=True, exist_ok=True)
-    try:
-        announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
-        prepared = prepare(config, announce)
-    except BaseException:
-        if previous is None and not run.config.exists():  # nothing was trained: leave nothing behind
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
-    if previous is not None:
-        _check_same_model(run, config, prepared)
-    _describe_run(run, loaded, prepared)
-    Trainer(run, config, prepared, announce, started).run_to_end(previous)
+    refuse_what_is_no_run(run, resume=resume)
+    with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)):
+        _train_locked(run, loaded, started, resume=resume, overwrite=overwrite)
     return run
 
 
-def _claim(run: RunFolder, *, resume: bool, overwrite: bool) -> checkpoints.Checkpoint | None:
-    """Return the checkpoint to go on from, or None for a new run."""
-    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
-        if resume:
-            raise RunError(f"{run.path}: nothing to resume: there is no such run")
-        return None
-    if not run.path.is_dir():
-        raise RunError(f"{run.path}: expected a run folder, found a file")
-    if overwrite:
-        if not run.config.exists():
-            raise RunError(f"{run.path}: not overwritten, for it is not a run folder (no config.yaml)")
-        shutil.rmtree(run.path)
-        return None
-    if not resume:
+def _train_locked(run: RunFolder, loaded: LoadedConfig, started: float, *, resume: bool, overwrite: bool) -> None:
+    config, is_new = loaded.experiment, not run.config.exists()
+    logging = config.globals.visualization_logging
+    announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
+    previous = checkpoint_to_go_on_from(run, config, announce, resume=resume, overwrite=overwrite)
+    try:
+        prepared = prepare(config, announce)
+    except BaseException:
+        if is_new:  # nothing was trained: leave nothing behind
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    if previous is not None:
+        check_same_data_and_model(run, prepared, announce)
+    elif not is_new:
+        clear(run)
+    try:
+        _describe_run(run, loaded, prepared)
+        Trainer(run, config, prepared, announce, started).run_to_end(previous)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
         raise RunError(
-            f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder"
-        )
-    found = checkpoints.newest_valid(run.checkpoints, lambda text: print(f"warning: {text}"))
-    if found is None and not run.config.exists():
-        raise RunError(f"{run.path}: nothing to resume: not a run folder (no config.yaml)")
-    return found
-
-
-def _check_same_model(run: RunFolder, config: Experiment, prepared: Prepared) -> None:
-    """Refuse to resume with data or a model other than the run's own."""
-    before: Facts = read_facts(run)
-    for name, old in asdict(before).items():
-        if (new := asdict(prepared.facts)[name]) != old:
-            raise RunError(
-                f"{run.path}: cannot be resumed: {name} was {old}, is now {new}; data and model must stay as they were"
-            )
+            f"{error.filename or run.path}: cannot be written: {error.strerror}; its checkpoints are intact, --resume goes on"
+        ) from error
 
 
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
@@ -123,7 +114,7 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
         "all": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    write_json(run.facts, {"facts": asdict(prepared.facts), "parameters": parameters})
+    write_json(run.facts, {"facts": asdict(prepared.facts), "data": prepared.data, "parameters": parameters})
     run.link_samples(config.output.name)
 
 
@@ -149,6 +140,12 @@ class Trainer:
         self.loss_sum = self.model.loss_sum
         if config.globals.model.compile_model:
             self.loss_sum = torch.compile(self.model.loss_sum, dynamic=True)
+        self.saver = Saver(
+            run.checkpoints,
+            config.globals.evaluation_checkpoint.n_saved_models,
+            histories=(run.history_train, run.history_valid),
+        )
+        self.saved: tuple[int, float | None] | None = None
         self.stop_signal: int | None = None
         self.last_evaluation: tuple[int, float] | None = None
         self.elapsed_before_s = 0.0
@@ -160,23 +157,27 @@ class Trainer:
         if previous is not None:
             self.state = restore(previous, self.model, self.optimizer, self.average)
             self.elapsed_before_s = self.state.elapsed_s
+            self.saved = (self.state.step, previous.valid_loss)
             if previous.valid_loss is not None:
                 self.last_evaluation = (self.state.step, previous.valid_loss)
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
-        self.recorder.begin(self.state.step, self._rate)
+        self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
         with contextlib.closing(self.recorder):
-            with self._signals(), self.announce.bar("training", self.n_steps, unit="steps") as advance:
-                advance(self.state.step)
-                self._train(advance)
-            self._finish_with_evaluation_and_checkpoint()
+            with self.saver, self._signals():
+                with self.announce.bar("training", self.n_steps, unit="steps") as advance:
+                    advance(self.state.step)
+                    self._train(advance)
+                self._end_with_evaluation_and_checkpoint()
+            self.recorder.finish(self.state)
 
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
         self.model.train()
-        while state.epoch < basic.n_epochs:
+        while state.epoch < basic.n_epochs and not self._stops_early():
             for batches in self._steps_of_epoch():
                 begun = time.perf_counter()
+                self.saver.check()
                 loss, rate, norm = self._step(batches)
                 n_captions = sum(batch.n_captions for batch in batches)
                 state.step += 1
@@ -223,9 +224,11 @@ class Trainer:
             for p in self.trained:
                 if p.grad is not None:
                     p.grad.add_(torch.randn_like(p.grad), alpha=optimization.gradient_noise)
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.trained, optimization.gradient_clipping or math.inf, foreach=True)
-        )
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        total_norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = float(total_norm)
+        if 0 < optimization.gradient_clipping < norm:
+            torch.nn.utils.clip_grads_with_norm_(self.trained, optimization.gradient_clipping, total_norm, foreach=True)
         if not (math.isfinite(nats) and math.isfinite(norm)):
             ids = [image_id for batch in batches for image_id in batch.image_ids]
             write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": ids})
@@ -255,6 +258,10 @@ class Trainer:
                     advance=advance,
                 )
             loss = losses.per_token
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"step {state.step}: the validation loss is {loss}; weights that give it are not saved"
+                )
             state.elapsed_s = self._elapsed_s()
             self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
             self.recorder.samples(state.step, self.model)
@@ -278,22 +285,23 @@ class Trainer:
         state.elapsed_s = self._elapsed_s()
         evaluated = self.last_evaluation
         loss = evaluated[1] if evaluated is not None and evaluated[0] == state.step else None
-        existing = self.run.checkpoints / f"step-{state.step:08d}"
-        if existing.is_dir() and loss is None:
+        if self.saved is not None and self.saved[0] == state.step and (loss is None or self.saved[1] is not None):
             return
+        self.recorder.flush()
         training = training_tensors(self.model, self.optimizer, self.average)
         weights = self.model.state_dict() | self.average.tensors
-        saved = {"position": state.to_json(), "n_averaged": self.average.n_averaged, "valid_loss": loss}
-        written = checkpoints.save(self.run.checkpoints, state.step, weights, training, saved)
-        checkpoints.verify(written)
-        checkpoints.prune(self.run.checkpoints, self.config.globals.evaluation_checkpoint.n_saved_models)
+        position = {"position": state.to_json(), "n_steps": self.n_steps, "n_averaged": self.average.n_averaged}
+        self.saver.save(state.step, weights, training, position | {"valid_loss": loss})
+        self.saved = (state.step, loss)
 
-    def _finish_with_evaluation_and_checkpoint(self) -> None:
+    def _end_with_evaluation_and_checkpoint(self) -> None:
         """Leave a run that can be used, whatever its intervals were."""
         if self.last_evaluation is None or self.last_evaluation[0] != self.state.step:
             self._evaluate()
         self._save()
-        self.recorder.finish(self.state)
+        self.saver.wait()
+        if self.stop_signal is not None:
+            self._stop_if_asked()
 
     def _stops_early(self) -> bool:
         control = self.config.globals.training_control
@@ -306,6 +314,7 @@ class Trainer:
         if self.stop_signal is None and not out_of_time:
             return
         self._save()
+        self.saver.wait()
         why = f"after {limit:g} s, its time" if out_of_time else f"by {signal.Signals(self.stop_signal or 2).name}"
         code = 128 + self.stop_signal if self.stop_signal else 0
         raise Interrupted(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from img2seq.config.schema import Optimization
 from img2seq.model.captioner import CaptionModel
+
+BLOCK_NUMBERS = 1 << 17  # of float32, four tensors: 2 MB
 
 
 class AdaBelief(Optimizer):
@@ -22,7 +25,7 @@ class AdaBelief(Optimizer):
         params: parameters or groups.
         lr: learning rate.
         betas: decay of the mean, and of the squared distance from it.
-        eps: added to that distance and to its root.
+        eps: added to that distance.
         weight_decay: through the gradient, or apart from it where `decoupled`.
         decoupled: see weight_decay.
     """
@@ -42,36 +45,69 @@ class AdaBelief(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient. Gradients are used up: they hold other numbers afterwards."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p] = {
+                        "step": torch.zeros(()),
+                        "mean": torch.zeros_like(p),
+                        "belief": torch.zeros_like(p),
+                    }
+                self.state[p]["step"] += 1
+            for block in _blocks(parameters, self.state):
+                _update(*block, group, float(self.state[parameters[0]]["step"]))
 
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        (b1, b2), lr, eps, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
-        for p in parameters:
-            if not self.state[p]:
-                self.state[p] = {"step": torch.zeros(()), "mean": torch.zeros_like(p), "belief": torch.zeros_like(p)}
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        means = [self.state[p]["mean"] for p in parameters]
-        beliefs = [self.state[p]["belief"] for p in parameters]
-        for p in parameters:
-            self.state[p]["step"] += 1
-        step = float(self.state[parameters[0]]["step"])
-        if decay and group["decoupled"]:
-            torch._foreach_mul_(parameters, 1 - lr * decay)
-        elif decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-        torch._foreach_lerp_(means, gradients, 1 - b1)
-        distances = torch._foreach_sub(gradients, means)
-        torch._foreach_mul_(beliefs, b2)
-        torch._foreach_addcmul_(beliefs, distances, distances, 1 - b2)
-        torch._foreach_add_(beliefs, eps)
-        roots = torch._foreach_sqrt(beliefs)
-        torch._foreach_div_(roots, (1 - b2**step) ** 0.5)
-        torch._foreach_add_(roots, eps)
-        torch._foreach_addcdiv_(parameters, means, roots, value=-lr / (1 - b1**step))
+
+Block = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]  # parameters, gradients, means, beliefs
+
+
+def _blocks(parameters: list[Tensor], state: dict[Tensor, dict[str, Tensor]]) -> Iterator[Block]:
+    """Cut all tensors into blocks that stay in a CPU's cache while every operation of the update passes over them.
+
+    On other devices everything is one block: there, few launches count.
+    """
+    block: Block = ([], [], [], [])
+    filled = 0
+    for p in parameters:
+        whole = (p, p.grad, state[p]["mean"], state[p]["belief"])
+        most = BLOCK_NUMBERS if p.device.type == "cpu" else math.inf
+        cut = zip(*(t.split(BLOCK_NUMBERS) for t in _flat(whole)), strict=True) if p.numel() > most else [whole]
+        for pieces in cut:
+            if filled and filled + pieces[0].numel() > most:
+                yield block
+                block, filled = ([], [], [], []), 0
+            for column, piece in zip(block, pieces, strict=True):
+                column.append(piece)
+            filled += pieces[0].numel()
+    if filled:
+        yield block
+
+
+def _flat(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return parameter, gradient, mean and belief as vectors, number by number in the parameter's order in memory."""
+    parameter, gradient, *state = [t for t in tensors if t is not None]
+    order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
+    of_gradient = gradient.permute(order).reshape(-1)  # a copy where autograd chose another layout: it is only read
+    return [parameter.permute(order).view(-1), of_gradient, *(t.permute(order).view(-1) for t in state)]
+
+
+def _update(
+    parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], beliefs: list[Tensor], group: dict[str, Any], step: float
+) -> None:  # fmt: skip
+    (b1, b2), lr, eps, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
+    if decay and group["decoupled"]:
+        torch._foreach_mul_(parameters, 1 - lr * decay)
+    elif decay:
+        torch._foreach_add_(gradients, parameters, alpha=decay)
+    torch._foreach_lerp_(means, gradients, 1 - b1)
+    torch._foreach_sub_(gradients, means)
+    torch._foreach_mul_(beliefs, b2)
+    torch._foreach_addcmul_(beliefs, gradients, gradients, 1 - b2)
+    torch._foreach_add_(beliefs, eps)
+    roots = torch._foreach_sqrt(beliefs)  # the paper adds eps here again: no root of numbers above eps can tell
+    torch._foreach_addcdiv_(parameters, means, roots, value=-lr * (1 - b2**step) ** 0.5 / (1 - b1**step))
 
 
 def build_optimizer(model: CaptionModel, config: Optimization, encoder_lr_factors: dict[str, float]) -> Optimizer:

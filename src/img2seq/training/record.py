@@ -49,11 +49,16 @@ class Recorder:
         self._train_file: TextIO | None = None
         self._events: Any = None
 
-    def begin(self, step: int, rate: Callable[[int], float]) -> None:
+    def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
         """Open the history after `step`: what a stopped run wrote beyond its last checkpoint is taken back."""
-        for path, columns in ((self.run.history_train, TRAIN_COLUMNS), (self.run.history_valid, VALID_COLUMNS)):
+        last_evaluation = step if evaluated else step - 1
+        for path, columns, last in (
+            (self.run.history_train, TRAIN_COLUMNS, step),
+            (self.run.history_valid, VALID_COLUMNS, last_evaluation),
+        ):
             rows = read_table(path) if path.exists() else []
-            write_table(path, columns, [row for row in rows if int(row["iteration"]) <= step])
+            whole = [row for row in rows if None not in row.values()]  # a killed process leaves half a line
+            write_table(path, columns, [row for row in whole if int(row["iteration"]) <= last])
         self._train_file = self.run.history_train.open("a", encoding="utf-8", newline="")
         if self.config.globals.lr_schedule.plot_lr_schedule and step == 0:
             figure = draw_learning_rate([rate(i) for i in range(1, self.n_steps + 1)])
@@ -87,7 +92,7 @@ class Recorder:
             csv.DictWriter(file, VALID_COLUMNS, lineterminator="\n").writerow(row)
         self._event("valid/loss", loss, state.step)
         self._event("valid/perplexity", math.exp(min(loss, 50)), state.step)
-        self._flush()
+        self.flush()
         best = " (best so far)" if state.best_loss is None or loss < state.best_loss else ""
         shown = "" if train_loss is None else f"training loss {train_loss:.4f}, "
         self.announce.say(
@@ -107,7 +112,8 @@ class Recorder:
             self._events = SummaryWriter(str(self.run.tensorboard), purge_step=step)
         self._events.add_scalar(name, value, step)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what was noted to the system."""
         if self._train_file is not None:
             self._train_file.flush()
         if self._events is not None:
@@ -201,7 +207,7 @@ class Recorder:
 
     def finish(self, state: TrainState) -> None:
         """Write what `img2seq compare` needs, of the best checkpoint, then close."""
-        self._flush()
+        self.flush()
         self._draw_curves(["png", "pdf"])
         loaded = load(self.run.path, device=str(self.prepared.model.device))
         basic, valid = self.config.globals.basic_experiment, self.prepared.valid

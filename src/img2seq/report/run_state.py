@@ -1,0 +1,162 @@
+"""What state a run is in, on one screen; and whether all that it holds is still what was written."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from img2seq.assemble import read_facts
+from img2seq.checkpoints import Checkpoint, all_checkpoints, damage
+from img2seq.config.schema import Experiment
+from img2seq.errors import Img2SeqError, RunError
+from img2seq.report.compare import clock
+from img2seq.run_lock import owner_of
+from img2seq.runs import RunFolder, open_run, read_config, read_json, read_table, read_tokenizer
+
+# --- show
+
+
+def describe_run(path: str | Path) -> str:
+    """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
+    run = open_run(path)
+    config, facts, parameters = read_config(run), read_facts(run), read_json(run.facts)["parameters"]
+    split, newest = read_json(run.split), _newest_readable(run)
+    state: dict[str, Any] = newest.state() if newest else {}
+    position = state.get("position", {"step": 0, "epoch": 0, "elapsed_s": 0.0})
+    n_steps = state.get("n_steps")
+    finished = run.validation / "summary.json"
+    is_finished = newest is not None and finished.is_file() and read_json(finished)["steps"] == newest.step
+    owner = owner_of(run)
+    if owner is not None and owner.may_live:
+        is_now = f"being trained by {owner}"
+    else:
+        is_now = "finished" if is_finished else "interrupted" if newest else "interrupted before its first checkpoint"
+    step = max(position["step"], *(int(row["iteration"]) for row in _rows(run.history_train)[-1:]), 0)
+    reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
+    epochs = f"epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
+    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in _rows(run.history_valid)]
+    best = "no evaluation yet"
+    if evaluations:
+        loss, at = min(evaluations)
+        best = f"validation loss {loss:.4f} nats per token, at step {at:,}; {len(evaluations)} evaluations"
+    lines = {
+        "state": is_now,
+        "reached": f"{reached}, {epochs}",
+        "best": best,
+        "checkpoint": _describe_checkpoint(newest),
+        "time": f"{clock(position['elapsed_s'])} up to the last checkpoint",
+        "model": _describe_model(config),
+        "parameters": f"{parameters['all']:,}, of which {parameters['trained']:,} are trained",
+        "data": f"{len(split['train']):,} images to train on, {len(split['valid']):,} for validation; {facts.vocabulary:,} tokens",
+        "training": _describe_training(config),
+        "size": f"{_size(p for p in run.path.rglob('*') if p.is_file() and not p.is_symlink())} on disk",
+    }
+    if is_now != "finished" and not is_now.startswith("being"):
+        lines["go on with"] = _how_to_resume(run, config)
+    return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in lines.items())])
+
+
+def _newest_readable(run: RunFolder) -> Checkpoint | None:
+    for checkpoint in reversed(all_checkpoints(run.checkpoints)):
+        try:
+            checkpoint.state()
+        except RunError:
+            continue
+        return checkpoint
+    return None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    rows = read_table(path) if path.is_file() else []
+    return [row for row in rows if None not in row.values()]
+
+
+def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "none"
+    loss = "not evaluated" if checkpoint.valid_loss is None else f"validation loss {checkpoint.valid_loss:.4f}"
+    return f"{checkpoint.path.name}, {loss}, {_size(checkpoint.path.iterdir())}"
+
+
+def _describe_model(config: Experiment) -> str:
+    encoders = [
+        f"{entry.name}: {entry.model.model_type} at {' x '.join(map(str, entry.input_type_info.height_width))}"
+        for entry in config.inputs
+    ] or ["text only"]
+    decoder = config.output.model
+    size = decoder.model_init_config
+    return f"{', '.join(encoders)}; decoder of {size.num_layers} layers, {size.num_heads} heads, width {decoder.embedding_dim}"
+
+
+def _describe_training(config: Experiment) -> str:
+    basic, optimization = config.globals.basic_experiment, config.globals.optimization
+    steps = f" x {n}" if (n := optimization.gradient_accumulation_steps) else ""
+    return (
+        f"{optimization.optimizer}, learning rate {optimization.lr:g} ({config.globals.lr_schedule.lr_schedule}), "
+        f"{basic.batch_size}{steps} captions a step, seed {basic.seed}, on {basic.device}"
+    )
+
+
+def _how_to_resume(run: RunFolder, config: Experiment) -> str:
+    command = ["img2seq", "train", str(run.config), "--resume"]
+    folder = config.globals.basic_experiment.output_folder
+    if Path(folder).resolve() != run.path.resolve():  # moved, or trained from another working folder
+        command.append(f"--globals.basic_experiment.output_folder={run.path}")
+    return shlex.join(command)
+
+
+def _size(paths: Iterator[Path] | list[Path]) -> str:
+    return f"{sum(path.stat().st_size for path in paths) / 1e6:,.1f} MB"
+
+
+# --- verify
+
+
+def verify_run(path: str | Path) -> tuple[str, bool]:
+    """Return what was found in each file that training and captioning depend on, and whether all of it is whole."""
+    run = open_run(path)
+    parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
+    found = [(name, _problems_of(run, part)) for name, part in parts.items()]
+    checkpoints = all_checkpoints(run.checkpoints)
+    found += [(checkpoint.path.name, damage(checkpoint)) for checkpoint in checkpoints]
+    if not checkpoints:
+        found.append(("checkpoints", [f"{run.checkpoints}: there are none"]))
+    lines = [
+        f"  {'BAD' if problems else 'ok ':<5}{name}" + "".join(f"\n       {p}" for p in problems)
+        for name, problems in found
+    ]
+    lines += [
+        f"  note {path.name}: left by a process that was killed; the next --resume removes it"
+        for path in sorted(run.checkpoints.glob(".tmp-step-*"))
+    ]
+    return "\n".join([str(path), *lines]), not any(problems for _, problems in found)
+
+
+def _problems_of(run: RunFolder, part: Callable[[RunFolder], None]) -> list[str]:
+    try:
+        part(run)
+    except Img2SeqError as error:
+        return [str(error)]
+    return []
+
+
+def _config(run: RunFolder) -> None:
+    read_config(run)
+
+
+def _tokenizer(run: RunFolder) -> None:
+    facts, tokenizer = read_facts(run), read_tokenizer(run)
+    if tokenizer.digest != facts.tokenizer_digest or len(tokenizer) != facts.vocabulary:
+        raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with ({run.facts.name} names another)")
+
+
+def _split(run: RunFolder) -> None:
+    split: Any = read_json(run.split)
+    try:
+        train, valid = set(split["train"]), set(split["valid"])
+    except (TypeError, KeyError) as error:
+        raise RunError(f"{run.split}: expected the image ids of train and valid: {error}") from error
+    if not train or not valid or train & valid:
+        raise RunError(f"{run.split}: expected two parts without a common image, found {len(train & valid)} in both")

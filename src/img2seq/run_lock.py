@@ -1,0 +1,127 @@
+"""The lock of a run folder: one process at a time trains a run.
+
+`run.lock` names its owner by process id, host and the time the process started, so that neither a dead owner nor another
+process that was given its number keeps the folder. Where the owner was on another host nobody here can tell whether it
+lives, and the lock holds until somebody removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from img2seq.errors import RunError
+from img2seq.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that trains a run.
+
+    Attributes:
+        pid: its number.
+        host: where it runs.
+        started: when it started, in the words of the system; what tells it from a later process of that number.
+        since: when it took the lock.
+    """
+
+    pid: int
+    host: str
+    started: str | None
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+    @property
+    def may_live(self) -> bool:
+        """Tell whether the process runs, or may run: on another host nobody can tell."""
+        return self.host != socket.gethostname() or (
+            self.started is not None and self.started == process_start(self.pid)
+        )
+
+
+@contextmanager
+def locked(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
+    """Own a run folder, which is made if absent, and removed if it is still empty at the end.
+
+    Raises:
+        RunError: if another process trains this run.
+    """
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with _opened_alone(run.lock) as file:
+            before = _parse(file.read())
+            if before is not None and before.may_live:
+                here = before.host == socket.gethostname()
+                cure = "wait for it or stop it" if here else f"if it does not run any more, remove {run.lock}"
+                raise RunError(f"{run.path}: is being trained by {before}; {cure}")
+            if before is not None:
+                warn(f"{run.path}: taken over from {before}, which ended without leaving it: killed, or a power cut")
+            pid = os.getpid()
+            owner = Owner(pid, socket.gethostname(), process_start(pid), time.strftime("%Y-%m-%d %H:%M:%S"))
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(asdict(owner)))
+    except OSError as error:
+        raise RunError(f"{run.path}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            run.lock.unlink()
+            run.path.rmdir()  # only where it is empty: nothing was trained
+
+
+def owner_of(run: RunFolder) -> Owner | None:
+    """Return the process that trains a run, dead or alive, or None where nobody holds it."""
+    with suppress(OSError):
+        return _parse(run.lock.read_text(encoding="utf-8"))
+    return None
+
+
+@contextmanager
+def _opened_alone(path: Path) -> Iterator[TextIO]:
+    """Open the lock file while nobody else reads or writes it, so that two cannot take over a dead owner's lock."""
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            with suppress(OSError):  # some network file systems have no such locks; the owner's name is still checked
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is(path, file):
+                file.seek(0)
+                yield file
+                return
+
+
+def _is(path: Path, file: TextIO) -> bool:
+    """Tell whether the path still leads to the open file, which its owner may have removed meanwhile."""
+    with suppress(OSError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
+
+
+def _parse(text: str) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):  # killed while it was written: nothing was trained yet
+        return None
+
+
+def process_start(pid: int) -> str | None:
+    """Return when a process started, as the system tells it, or None if no such process runs."""
+    if not Path("/proc/self/stat").exists():  # no Linux
+        done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    with suppress(OSError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]  # proc(5): field 22; a zombie trains nothing
+    return None

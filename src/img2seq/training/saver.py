@@ -1,0 +1,84 @@
+"""Checkpoints are written beside training: what is saved is a copy, taken between two steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from img2seq import checkpoints
+from img2seq.errors import Img2SeqError
+from img2seq.runs import to_disk
+
+
+class Saver:
+    """Copies the tensors, then writes, verifies and prunes in one thread, one checkpoint at a time.
+
+    Args:
+        folder: of the run's checkpoints.
+        keep_best: how many of the best checkpoints stay, besides the newest.
+        histories: files that must be on disk before the checkpoint that speaks of them.
+    """
+
+    def __init__(self, folder: Path, keep_best: int, histories: Sequence[Path] = ()):
+        self.folder, self.keep_best, self.histories = folder, keep_best, histories
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+        self._writing: Future[None] | None = None
+
+    def save(
+        self, step: int, weights: Mapping[str, Tensor], training: Mapping[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        """Have a checkpoint written of the tensors as they are now.
+
+        Waits for the one before it, and raises what went wrong with that one.
+        """
+        self.wait()
+        copied_weights, copied_training = _copies(weights), _copies(training)
+        self._writing = self._thread.submit(self._write, step, copied_weights, copied_training, state)
+
+    def _write(self, step: int, weights: dict[str, Tensor], training: dict[str, Tensor], state: dict[str, Any]) -> None:
+        for path in self.histories:
+            to_disk(path)
+        written = checkpoints.save(self.folder, step, weights, training, state)
+        checkpoints.verify(written)
+        checkpoints.prune(written, self.keep_best)
+
+    def check(self) -> None:
+        """Raise what went wrong with a write that has ended. Does not wait."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on disk. Raises RunError if it could not be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()  # waits
+        if error is None or isinstance(error, Img2SeqError):  # a write that failed did so before that error
+            self.wait()
+
+
+def _give_way() -> None:
+    """Let this thread compute only when training leaves a core idle; Linux alone has priorities of threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values in memory of their own on the CPU, in the order that files have them in."""
+    return {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in tensors.items()}

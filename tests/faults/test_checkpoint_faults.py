@@ -1,0 +1,300 @@
+"""What is saved survives: killed at any point of a save, missing, cut and changed files, a full disk, weights gone bad."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import children
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from conftest import tiny_config, write_tiny_data, write_yaml
+from img2seq import assemble, checkpoints, cli
+from img2seq.checkpoints import Checkpoint
+from img2seq.config.load import ConfigFiles, load
+from img2seq.errors import RunError
+from img2seq.model.captioner import CaptionModel
+from img2seq.runs import RunFolder
+from img2seq.training.loop import Trainer, train
+
+FILES = ("manifest.json", "state.json", "training.safetensors", "weights.safetensors")
+
+
+def tensors(step: int) -> dict[str, Tensor]:
+    return {"a": torch.full((40,), float(step)), "b": torch.arange(6.0) * step}
+
+
+def save(folder: Path, step: int, loss: float | None = None) -> Checkpoint:
+    return checkpoints.save(folder, step, tensors(step), tensors(-step), {"valid_loss": loss})
+
+
+def newest(folder: Path) -> Checkpoint:
+    found = checkpoints.newest_valid(folder, lambda _: None)
+    assert found is not None
+    return found
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- 1: killed while saving
+
+
+def be_killed_at(n: int) -> None:
+    """Kill this process before, or in the midst of, the n-th time that it changes something on disk."""
+    done = 0
+
+    def counted(real: Callable[..., Any], *, tears: bool) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **options)
+            if tears:
+                done += 1
+                if done == n:
+                    path = next(Path(a) for a in arguments if isinstance(a, Path))
+                    os.truncate(path, path.stat().st_size // 2)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    for owner, name in ((checkpoints, "save_file"), (Path, "write_text")):
+        setattr(owner, name, counted(getattr(owner, name), tears=True))
+    for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "rmdir"), (os, "unlink")):
+        setattr(owner, name, counted(getattr(owner, name), tears=False))
+
+
+def save_until_killed(folder: Path, step: int, loss: float, n: int) -> None:
+    be_killed_at(n)
+    written = save(folder, step, loss)
+    checkpoints.verify(written)
+    checkpoints.prune(written, 1)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step once more"])
+def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path, again: bool) -> None:
+    left, step = set(), 1 if again else 2
+    for n in range(1, 100):
+        folder = tmp_path / str(n)
+        save(folder, 1)
+        code = children.run(save_until_killed, folder, step, 0.5, n)
+        found = newest(folder)
+        assert found.step in (1, step)
+        assert torch.equal(load_file(found.weights)["a"], tensors(found.step)["a"])
+        left.add((found.step, found.valid_loss))
+        checkpoints.remove_unfinished(folder)
+        written = save(folder, 3)
+        checkpoints.prune(written, 1)
+        assert not [name for name in names_in(folder) if not name.startswith("step-")]
+        assert newest(folder).step == 3
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert n > 15
+    assert left == {(1, None), (step, 0.5)}
+
+
+# --- 2 and 3: incomplete and changed files
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Return a run that has kept the checkpoints of steps 5 and 10; tests copy it."""
+    folder = tmp_path_factory.mktemp("two")
+    write_tiny_data(folder)
+    write_yaml(folder / "experiment.yaml", tiny_config(folder))
+    os.environ["IMG2SEQ_CACHE"] = str(folder / "cache")
+    run = train_in(folder, "globals.evaluation_checkpoint.n_saved_models=2")
+    assert names_in(run.checkpoints) == ["step-00000005", "step-00000010"]
+    return run
+
+
+def train_in(folder: Path, *overrides: str, resume: bool = False) -> RunFolder:
+    return train(load(ConfigFiles(experiment=str(folder / "experiment.yaml")), overrides), resume=resume)
+
+
+def copy_of(run: RunFolder, folder: Path) -> RunFolder:
+    return RunFolder(shutil.copytree(run.path, folder / "copy", symlinks=True))
+
+
+BREAKAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": lambda path: path.unlink(),
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "one byte short": lambda path: os.truncate(path, path.stat().st_size - 1),
+}
+
+
+@pytest.mark.parametrize("how", BREAKAGES)
+def test_an_incomplete_checkpoint_is_passed_over_and_refused_where_it_is_named(
+    how: str, run_of_two: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in FILES:
+        run = copy_of(run_of_two, tmp_path)
+        broken = run.checkpoints / "step-00000010"
+        BREAKAGES[how](broken / name)
+        warnings: list[str] = []
+        found = checkpoints.newest_valid(run.checkpoints, warnings.append)
+        assert found is not None
+        assert found.step == 5
+        assert name in warnings[0]
+        with pytest.raises(RunError, match=name):
+            assemble.load(run.path, step=10)
+        with pytest.raises(RunError, match=name):
+            assemble.load_weights_from(torch.nn.Linear(1, 1), str(broken), strict=True, say=print)  # type: ignore[arg-type]
+        assert cli.run(["runs", "verify", str(run.path)]) == 2
+        shown = capsys.readouterr().out
+        assert f"{broken / name}" in shown
+        assert "ok   step-00000005" in shown
+        shutil.rmtree(run.path)
+
+
+def test_any_changed_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, 1, 0.5)
+    for name in FILES:
+        path = checkpoint.path / name
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+            assert checkpoints.damage(checkpoint), (name, place)
+            if name != "manifest.json":  # a changed name or digest there speaks of another file, or of the manifest
+                assert str(path) in checkpoints.damage(checkpoint)[0]
+        path.write_bytes(whole)
+    assert checkpoints.damage(checkpoint) == []
+
+
+def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, 1)
+    path = checkpoint.path / "manifest.json"
+    path.write_text(path.read_text().replace("state.json", "../state.json"))
+    assert checkpoints.damage(checkpoint) == [f"{path}: damaged: its content is not what was saved"]
+
+
+def test_training_goes_on_before_a_damaged_checkpoint_and_keeps_what_it_writes(
+    run_of_two: RunFolder, tmp_path: Path
+) -> None:
+    run, config = copy_of(run_of_two, tmp_path), run_of_two.path.parent / "experiment.yaml"
+    os.truncate(run.checkpoints / "step-00000010/weights.safetensors", 100)
+    shutil.copy(config, tmp_path / "experiment.yaml")
+    overrides = [f"globals.basic_experiment.output_folder={run.path}", "globals.evaluation_checkpoint.n_saved_models=2"]
+    seen = []
+    real = Trainer._step
+
+    def step(trainer: Trainer, batches: Any) -> tuple[float, float, float]:
+        seen.append(trainer.state.step)
+        return real(trainer, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        train_in(tmp_path, *overrides, "globals.evaluation_checkpoint.checkpoint_interval=2", resume=True)
+    assert seen == [5, 6, 7, 8, 9]
+    assert names_in(run.checkpoints) == ["step-00000005", "step-00000010"]
+    one, other = newest(run.checkpoints), newest(run_of_two.checkpoints)
+    assert one.weights.read_bytes() == other.weights.read_bytes()
+    assert one.training.read_bytes() == other.training.read_bytes()
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(run_of_two: RunFolder, tmp_path: Path) -> None:
+    run = copy_of(run_of_two, tmp_path)
+    for checkpoint in checkpoints.all_checkpoints(run.checkpoints):
+        checkpoint.weights.unlink()
+    shutil.copy(run_of_two.path.parent / "experiment.yaml", tmp_path)
+    history = run.history_train.read_text()
+    with pytest.raises(RunError, match="none of its checkpoints is whole"):
+        train_in(tmp_path, f"globals.basic_experiment.output_folder={run.path}", resume=True)
+    assert run.history_train.read_text() == history
+
+
+# --- 4: a full disk
+
+
+def limit_file_size(n_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
+def test_a_full_disk_is_one_error_and_the_older_checkpoint_stays(tiny: Path) -> None:
+    interrupted = ["train", tiny / "experiment.yaml", "--max_time", "0.01"]
+    assert children.run(children.img2seq, interrupted) == 0
+    run = RunFolder(tiny / "run")
+    before = newest(run.checkpoints)
+    resumed = ["train", tiny / "experiment.yaml", "--resume"]
+    assert children.run(children.img2seq, resumed, partial(limit_file_size, 1_000_000), log=tiny / "err") == 2
+    error = (tiny / "err").read_text()
+    assert "Traceback" not in error
+    assert "bytes are needed" in error
+    assert "are free" in error
+    assert names_in(run.checkpoints) == [before.path.name]
+    checkpoints.verify(before)
+    assert children.run(children.img2seq, resumed) == 0
+
+
+@pytest.mark.parametrize("where", ["save_file", "to_disk", "_manifest"])
+def test_no_space_left_at_any_part_of_a_save(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, where, full)
+        with pytest.raises(RunError, match=r"about [\d,]+ bytes are needed, [\d,]+ are free"):
+            save(tmp_path, 2)
+    assert names_in(tmp_path) == ["step-00000001"]
+    checkpoints.verify(Checkpoint(tmp_path / "step-00000001"))
+
+
+def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("img2seq.training.record.write_text", full)
+    with pytest.raises(RunError, match="No space left on device; its checkpoints are intact"):
+        train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
+    assert newest(tiny / "run/checkpoints").step == 4
+
+
+# --- 12: weights gone bad
+
+
+@pytest.mark.parametrize("average", [[], ["globals.model.ema_decay=0.9"]], ids=["plain", "averaged"])
+def test_weights_that_are_not_finite_never_replace_good_ones(
+    average: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer._step
+
+    def poisoned(trainer: Trainer, batches: Any) -> tuple[float, float, float]:
+        result = real(trainer, batches)
+        if trainer.state.step == 5:  # in the sixth step
+            with torch.no_grad():
+                trainer.trained[-1].flatten()[0] = float("nan")
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    with pytest.raises(RunError, match=r"step 6: not saved, for .* not finite"):
+        train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=1", *average)
+    assert names_in(tiny / "run/checkpoints") == ["step-00000005"]
+    assert all(t.isfinite().all() for t in load_file(newest(tiny / "run/checkpoints").weights).values())
+
+
+def test_a_validation_loss_that_is_not_finite_is_no_best(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = CaptionModel.losses
+    monkeypatch.setattr(CaptionModel, "losses", lambda model, batch: real(model, batch) * float("inf"))
+    with pytest.raises(Exception, match="step 5: the validation loss is inf"):
+        train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
+    assert newest(tiny / "run/checkpoints").step == 4

@@ -1,0 +1,130 @@
+"""Checkpoints written beside training: what is saved is what was there, and nothing that goes wrong is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from img2seq import checkpoints
+from img2seq.errors import ModelError, RunError
+from img2seq.training.saver import Saver
+
+
+class Gate:
+    """Holds a write back until it is opened."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.reached, self.opened = threading.Event(), threading.Event()
+        real = checkpoints.save
+
+        def save(*arguments: Any) -> checkpoints.Checkpoint:
+            self.reached.set()
+            assert self.opened.wait(60)
+            return real(*arguments)
+
+        patch.setattr(checkpoints, "save", save)
+
+
+def weights() -> dict[str, Tensor]:
+    channels_last = torch.arange(48.0).view(2, 3, 2, 4).to(memory_format=torch.channels_last)
+    return {"w": torch.ones(5), "c": channels_last, "s": torch.tensor(3)}
+
+
+def test_what_is_saved_is_what_was_there_when_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, model, optimizer = Gate(monkeypatch), weights(), {"m": torch.zeros(5)}
+    expected = {name: tensor.clone() for name, tensor in model.items()}
+    with Saver(tmp_path, 1) as saver:
+        saver.save(7, model, optimizer, {"valid_loss": None})
+        assert gate.reached.wait(60)  # `save` has returned, and nothing is written yet
+        for tensor in (*model.values(), *optimizer.values()):
+            tensor.add_(100)
+        gate.opened.set()
+    (saved,) = checkpoints.all_checkpoints(tmp_path)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(saved.weights).items())
+    assert torch.equal(load_file(saved.training)["m"], torch.zeros(5))
+
+
+def test_one_checkpoint_is_written_at_a_time_and_the_end_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    second_is_taken = threading.Event()
+    saver = Saver(tmp_path, 1)
+
+    def train() -> None:
+        with saver:
+            saver.save(1, weights(), {}, {"valid_loss": 2.0})
+            saver.save(2, weights(), {}, {"valid_loss": 3.0})
+            second_is_taken.set()
+
+    training = threading.Thread(target=train)
+    training.start()
+    assert gate.reached.wait(60)
+    assert not second_is_taken.is_set()
+    gate.opened.set()
+    training.join(60)
+    assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [1, 2]  # the best one, and the newest
+
+
+def broken(*_: Any) -> checkpoints.Checkpoint:
+    raise RunError("the disk is full")
+
+
+def fail() -> None:
+    raise ModelError("loss is not finite")
+
+
+@pytest.mark.parametrize("then", ["check", "save", "wait", "leave", "fail"])
+def test_a_write_that_failed_is_raised_wherever_training_comes_by_next(
+    then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "save", broken)
+    saver = Saver(tmp_path, 1)
+    saver.save(1, weights(), {}, {})
+    assert saver._writing is not None
+    saver._writing.exception(60)
+    asked: dict[str, Callable[[], object]] = {
+        "check": saver.check,
+        "save": lambda: saver.save(2, weights(), {}, {}),
+        "wait": saver.wait,
+        "leave": lambda: None,
+        "fail": fail,
+    }
+    with pytest.raises(RunError, match="the disk is full"), saver:
+        asked[then]()
+
+
+def test_checking_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with Saver(tmp_path, 1) as saver:
+        saver.save(1, weights(), {}, {"valid_loss": None})
+        assert gate.reached.wait(60)
+        saver.check()
+        assert checkpoints.all_checkpoints(tmp_path) == []
+        gate.opened.set()
+    assert len(checkpoints.all_checkpoints(tmp_path)) == 1
+
+
+def test_nothing_old_goes_before_the_new_one_has_been_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Saver(tmp_path, 1) as saver:
+        saver.save(1, weights(), {}, {"valid_loss": None})
+    real = checkpoints.save
+
+    def bad_disk(*arguments: Any) -> checkpoints.Checkpoint:
+        written = real(*arguments)
+        written.weights.write_bytes(bytes(written.weights.stat().st_size))
+        return written
+
+    monkeypatch.setattr(checkpoints, "save", bad_disk)
+    with pytest.raises(RunError, match=r"weights\.safetensors: damaged"), Saver(tmp_path, 1) as saver:
+        saver.save(2, weights(), {}, {"valid_loss": None})
+    found = checkpoints.newest_valid(tmp_path, lambda _: None)
+    assert found is not None
+    assert found.step == 1
