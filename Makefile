@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check docs clean
+.PHONY: install demo test check bench docs clean
 
 install: $(STAMP)
 
@@ -26,8 +26,12 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
 docs: $(STAMP)
 	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/performance.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -91,6 +91,8 @@ def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
         ("a: 1\nb: 2\na: 3\n", "f:3: a: given twice, first on line 1"),
         ("a: &x 1\nb: *x\n", "aliases"),
         ("a: !!python/object:os.system 1\n", "tags are not supported"),
+        ('a: 1\nb: "x \\ud800"\n', "f:2: b: expected text"),
+        ('a: "x\\0y"\n', "f:1: a: expected text"),
         ("a: [1, 2\n", "f:2: not valid YAML"),
         ("? [1]\n: 2\n", "expected a name as key"),
         ("a: " + "[" * 5000, "not valid YAML"),

@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "globals.basic_experiment.cache_folder": "",
     "globals.basic_experiment.device": "another device adds in another order: equal but for rounding",
     "globals.basic_experiment.on_bad_data": "the data themselves are compared",
+    "globals.basic_experiment.max_broken_share": "the data themselves are compared",
     "globals.basic_experiment.manual_valid_ids_file": "the split itself is compared",
     "globals.model.compile_model": "equal but for rounding",
     "globals.optimization.lr": "holds from the next step on",
