@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("training", "decoding", "encoder", "images", "metrics")
+NAMES = ("training", "decoding", "encoder", "images", "metrics", "processes")
 
 
 def main() -> None:

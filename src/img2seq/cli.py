@@ -34,7 +34,8 @@ def run(arguments: list[str]) -> int:
         code: int = known.run(known, overrides)
         return code
     except Img2SeqError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -279,7 +280,8 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     try:
         train(loaded, resume=arguments.resume, overwrite=arguments.overwrite)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if not stop.told:
+            print(stop, file=sys.stderr)
         return stop.exit_code
     return 0
 

@@ -18,7 +18,13 @@ from collections.abc import Iterable
 
 
 class Img2SeqError(Exception):
-    """Report wrong input in one message that a user can act on."""
+    """Report wrong input in one message that a user can act on.
+
+    Attributes:
+        told: another process of the same run has shown it already.
+    """
+
+    told = False
 
 
 class ConfigError(Img2SeqError):

@@ -7,7 +7,7 @@ not grow with the size of the pictures.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -136,6 +136,12 @@ class CaptionSet:
                 first = int(generator("window", self.seed, epoch, caption).integers(spare + 1))
             line = line[first : first + self.max_length + 1]
         return line[:-1], line[1:], first
+
+    def n_tokens(self, groups: Iterable[Group]) -> int:
+        """Return how many target tokens the captions of these groups have."""
+        captions = np.array([caption for group in groups for caption in group.captions])
+        lengths = self._starts[captions + 1] - self._starts[captions] + 1
+        return int(np.minimum(lengths, self.max_length).sum())
 
     def batch(self, groups: Sequence[Group], *, epoch: int | None = None) -> Batch:
         """Return the batch of these groups; with an epoch, as training sees it in that epoch.

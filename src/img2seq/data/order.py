@@ -68,3 +68,15 @@ def cut(groups: list[Group], batch_size: int) -> Plan:
         plan[-1].append(group)
         filled += len(group.captions)
     return plan
+
+
+def share(groups: list[Group], rank: int, size: int) -> list[Group]:
+    """Return the part of a batch that one of several processes computes.
+
+    A part is a run of neighbours, and all parts end to end are the batch. Each has about as many captions as the others; where
+    there are fewer groups than processes, some have none.
+    """
+    sizes = np.array([len(group.captions) for group in groups])
+    middles = np.cumsum(sizes) - sizes / 2
+    owners = (middles * size / sizes.sum()).astype(np.int64)
+    return [group for group, owner in zip(groups, owners.tolist(), strict=True) if owner == rank]

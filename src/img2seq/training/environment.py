@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 PACKAGES = ("img2seq", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "tokenizers", "pydantic")
 
@@ -27,6 +28,7 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
+        "processes": dist.get_world_size() if dist.is_initialized() else 1,
         "torch_threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "command": ["img2seq", *sys.argv[1:]],

@@ -3,6 +3,10 @@
 The position in training is two integers, and all randomness is a function of the seed and that position: the order of
 captions (data/order.py), augmentation (data/caption_set.py) and dropout (seeded anew each step, here). A resumed run
 therefore needs no generator's state to go on exactly as it would have.
+
+Several processes run this same loop side by side. Each computes its share of every batch; gradients are summed, and
+everything that decides what comes next (losses, signals, the clock) is agreed upon, so that all take the same way. Only the
+first one writes (training/distributed.py, training/parallel.py).
 """
 
 from __future__ import annotations
@@ -14,18 +18,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from types import FrameType
 
 import torch
 from torch.optim import Optimizer
 
-from img2seq import checkpoints
-from img2seq.assemble import Prepared, prepare
+from img2seq.assemble import Prepared, build_model, load, prepare
+from img2seq.checkpoints import Checkpoint
 from img2seq.config.load import LoadedConfig, describe, to_yaml
 from img2seq.config.schema import Experiment
 from img2seq.data.batch import Batch
-from img2seq.data.order import Plan, training_plan
+from img2seq.data.order import Plan, share, training_plan
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
@@ -33,10 +38,12 @@ from img2seq.progress import Announcer
 from img2seq.run_lock import locked
 from img2seq.runs import RunFolder, write_json, write_text
 from img2seq.training.average import WeightAverage
+from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
 from img2seq.training.memory import keep_freed_memory
 from img2seq.training.optimizer import build_optimizer
-from img2seq.training.record import Recorder
+from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
+from img2seq.training.record import NoRecorder, Recorder, last_losses
 from img2seq.training.resume import (
     DISK_ERRORS,
     check_same_data_and_model,
@@ -56,6 +63,7 @@ class Interrupted(Exception):
     def __init__(self, exit_code: int, message: str):
         super().__init__(message)
         self.exit_code = exit_code
+        self.told = False  # by another process of the same run
 
 
 def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -68,30 +76,45 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    refuse_what_is_no_run(run, resume=resume)
-    with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)):
-        _train_locked(run, loaded, started, resume=resume, overwrite=overwrite)
+    with joined(loaded.experiment.globals.basic_experiment.device) as world:
+        if world.first:
+            refuse_what_is_no_run(run, resume=resume)
+        with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)) if world.first else nullcontext():
+            _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
     return run
 
 
-def _train_locked(run: RunFolder, loaded: LoadedConfig, started: float, *, resume: bool, overwrite: bool) -> None:
-    config, is_new = loaded.experiment, not run.config.exists()
+def _train_joined(
+    run: RunFolder, loaded: LoadedConfig, started: float, world: World, *, resume: bool, overwrite: bool
+) -> None:
+    config, is_new = loaded.experiment, world.first and not run.config.exists()
     logging = config.globals.visualization_logging
-    announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
-    previous = checkpoint_to_go_on_from(run, config, announce, resume=resume, overwrite=overwrite)
+    announce = Announcer(level="critical", bars=False)  # of all processes the first is heard
+    if world.first:
+        announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
+
+    def step_to_go_on_from() -> int:
+        found = checkpoint_to_go_on_from(run, config, announce, resume=resume, overwrite=overwrite)
+        return -1 if found is None else found.step
+
+    step = world.from_first(step_to_go_on_from)
+    previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
-        prepared = prepare(config, announce)
+        prepared = world.in_turn(lambda: prepare(config, announce))
+        parts = (prepared.facts, prepared.data, prepared.train.image_ids, prepared.valid.image_ids)
+        world.check_same("facts, captions or images", *map(str, parts))
     except BaseException:
         if is_new:  # nothing was trained: leave nothing behind
             shutil.rmtree(run.path, ignore_errors=True)
         raise
-    if previous is not None:
-        check_same_data_and_model(run, prepared, announce)
-    elif not is_new:
-        clear(run)
     try:
-        _describe_run(run, loaded, prepared)
-        Trainer(run, config, prepared, announce, started).run_to_end(previous)
+        if world.first:
+            if previous is not None:
+                check_same_data_and_model(run, prepared, announce)
+            elif not is_new:
+                clear(run)
+            _describe_run(run, loaded, prepared)
+        Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -118,28 +141,69 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     run.link_samples(config.output.name)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one process does in a step, and what all of them do together.
+
+    Attributes:
+        batches: this process's share of each batch whose gradients are gathered.
+        counts: whether a batch counts. A process without a share computes some image all the same and leaves it out of
+            the loss, for all must take part when gradients are summed.
+        n_tokens: target tokens, of all processes.
+        n_captions: captions, of all processes.
+        image_ids: images, of all processes.
+    """
+
+    batches: list[Batch]
+    counts: list[bool]
+    n_tokens: int
+    n_captions: int
+    image_ids: list[str]
+
+
 class Trainer:
     """One sitting of a run: what it holds, and the loop."""
 
-    def __init__(self, run: RunFolder, config: Experiment, prepared: Prepared, announce: Announcer, started: float):
+    def __init__(
+        self,
+        run: RunFolder,
+        config: Experiment,
+        prepared: Prepared,
+        announce: Announcer,
+        started: float,
+        world: World = ALONE,
+    ):
         self.run, self.config, self.prepared, self.announce, self.started = (run, config, prepared, announce, started)
+        self.world = world
         self.model: CaptionModel = prepared.model
         self.device = self.model.device
-        optimization = config.globals.optimization
+        optimization, precision = config.globals.optimization, config.globals.accelerator.precision
         factors = {entry.name: entry.model.lr_factor for entry in config.inputs}
+        basic = config.globals.basic_experiment
+        self.workers, self.seed = basic.dataloader_workers, basic.seed
+        first_plan = self._plan(0)
+        self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
+            self.model,
+            world,
+            config.globals.accelerator.strategy,
+            compiled=config.globals.model.compile_model,
+            example=prepared.train.batch(first_plan[0][:1]),
+        )
         self.optimizer: Optimizer = build_optimizer(self.model, optimization, factors)
         self.average = WeightAverage(self.model, config.globals.model)
         self.accumulate = optimization.gradient_accumulation_steps or 1
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.sharded = is_sharded(self.model)
         self.state = TrainState()
-        basic = config.globals.basic_experiment
-        self.workers, self.seed = basic.dataloader_workers, basic.seed
+        self.statistics = batch_statistics(self.model.train())
+        self.autocast_to = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "fp16-mixed": torch.float16}.get(
+            precision
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast_to == torch.float16)
         self.batches_of_epoch = [len(self._plan(epoch)) for epoch in range(self._distinct_epochs())]
         self.n_steps = sum(math.ceil(self._n_batches(epoch) / self.accumulate) for epoch in range(basic.n_epochs))
-        self.recorder = Recorder(run, config, prepared, announce, self.n_steps)
-        self.loss_sum = self.model.loss_sum
-        if config.globals.model.compile_model:
-            self.loss_sum = torch.compile(self.model.loss_sum, dynamic=True)
+        record = Recorder if world.first else NoRecorder
+        self.recorder = record(run, config, prepared, announce, self.n_steps)
         self.saver = Saver(
             run.checkpoints,
             config.globals.evaluation_checkpoint.n_saved_models,
@@ -152,10 +216,10 @@ class Trainer:
 
     # --- the loop
 
-    def run_to_end(self, previous: checkpoints.Checkpoint | None) -> None:
+    def run_to_end(self, previous: Checkpoint | None) -> None:
         """Train from the beginning or from a checkpoint until the last epoch, an early stop or an interruption."""
         if previous is not None:
-            self.state = restore(previous, self.model, self.optimizer, self.average)
+            self.state = restore(previous, self.model, self.optimizer, self.average, self.scaler)
             self.elapsed_before_s = self.state.elapsed_s
             self.saved = (self.state.step, previous.valid_loss)
             if previous.valid_loss is not None:
@@ -168,24 +232,23 @@ class Trainer:
                     advance(self.state.step)
                     self._train(advance)
                 self._end_with_evaluation_and_checkpoint()
-            self.recorder.finish(self.state)
+            self._write_last_losses()
 
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
-            for batches in self._steps_of_epoch():
+            for work in self._steps_of_epoch():
                 begun = time.perf_counter()
                 self.saver.check()
-                loss, rate, norm = self._step(batches)
-                n_captions = sum(batch.n_captions for batch in batches)
+                loss, rate, norm = self._step(work)
                 state.step += 1
-                state.batch += len(batches)
-                state.captions += n_captions
+                state.batch += len(work.batches)
+                state.captions += work.n_captions
                 took_s = time.perf_counter() - begun
                 state.train_time_s += took_s
-                self.recorder.step(state, loss, rate, norm, n_captions / took_s)
+                self.recorder.step(state, loss, rate, norm, work.n_captions / took_s)
                 advance(1, f"loss {loss:.3f}, {state.captions / state.train_time_s:.0f} captions/s")
                 is_last = state.step == self.n_steps
                 if state.step % intervals.sample_interval == 0 and not is_last:
@@ -200,47 +263,64 @@ class Trainer:
                     return
             state.epoch, state.batch = state.epoch + 1, 0
 
-    def _step(self, batches: list[Batch]) -> tuple[float, float, float]:
+    def _step(self, work: Work) -> tuple[float, float, float]:
         """Take one optimiser step; return loss (nats per token), learning rate and gradient norm.
+
+        In float16 a gradient may overflow: then the weights stay as they are, and the next step's loss is scaled less.
 
         Raises:
             ModelError: if loss or gradient is not finite; the weights are as they were before the step.
         """
-        optimization = self.config.globals.optimization
+        optimization, world = self.config.globals.optimization, self.world
         step = self.state.step + 1
-        torch.manual_seed(seed_of("step", self.seed, step))  # dropout and noise are a function of the step
+        self._set_seed("step", step, world.rank)  # dropout is a function of the step and of who computes it
         rate = self._rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
-        n_tokens = sum(batch.target_ids.numel() for batch in batches)
         nats = 0.0
-        for batch in batches:
+        for place, (batch, counts) in enumerate(zip(work.batches, work.counts, strict=True), 1):
             batch = batch.to(self.device)
-            with self._autocast():
-                loss = self.loss_sum(batch, label_smoothing=optimization.label_smoothing)
-            (loss / n_tokens).backward()
+            is_last = place == len(work.batches)
+            with nullcontext() if is_last else gradients_kept_here(self.loss):
+                with self._autocast():
+                    loss = self.loss(batch, optimization.label_smoothing) * counts
+                self.scaler.scale(loss * world.size / work.n_tokens).backward()  # gradients are averaged over processes
             nats += float(loss.detach())
+        nats = world.sum(nats)
+        self.scaler.unscale_(self.optimizer)
         if optimization.gradient_noise:
-            for p in self.trained:
-                if p.grad is not None:
-                    p.grad.add_(torch.randn_like(p.grad), alpha=optimization.gradient_noise)
+            self._add_noise(step, optimization.gradient_noise)
         gradients = [p.grad for p in self.trained if p.grad is not None]
-        total_norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        total_norm = whole(torch.nn.utils.get_total_norm(gradients, foreach=True))
         norm = float(total_norm)
-        if 0 < optimization.gradient_clipping < norm:
+        if 0 < optimization.gradient_clipping < norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.trained, optimization.gradient_clipping, total_norm, foreach=True)
-        if not (math.isfinite(nats) and math.isfinite(norm)):
-            ids = [image_id for batch in batches for image_id in batch.image_ids]
-            write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": ids})
+        if not math.isfinite(nats) or not (math.isfinite(norm) or self.scaler.get_scale() > 1):
+            if world.first:
+                write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": work.image_ids})
             raise ModelError(
-                f"step {step}: loss {nats / n_tokens} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images"
+                f"step {step}: loss {nats / work.n_tokens} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images"
             )
-        self.optimizer.step()
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.average.update(step)
         self.optimizer.zero_grad()
-        self.average.update(step)
+        self.scaler.update()
+        world.average_(self.statistics)
         self.state.train_nats += nats
-        self.state.train_tokens += n_tokens
-        return nats / n_tokens, rate, norm
+        self.state.train_tokens += work.n_tokens
+        return nats / work.n_tokens, rate, norm
+
+    def _add_noise(self, step: int, deviation: float) -> None:
+        """Add the same noise to the gradient in all processes, or to each shard its own."""
+        self._set_seed("noise", step, self.world.rank if self.sharded else 0)
+        for p in self.trained:
+            if p.grad is not None:
+                gradient = local(p.grad)
+                gradient.add_(torch.randn_like(gradient), alpha=deviation)
+
+    def _set_seed(self, what: str, step: int, rank: int) -> None:
+        torch.manual_seed(seed_of(what, self.seed, step, *([rank] if rank else [])))
 
     # --- evaluation, checkpoints, ends
 
@@ -248,12 +328,14 @@ class Trainer:
         """Measure the validation loss, sample captions, and note what early stopping and plateau go by."""
         state, schedule = self.state, self.config.globals.lr_schedule
         with self.average.applied():
+            model = self._whole_model()
             with self.announce.bar("evaluating", len(self.prepared.valid)) as advance:
                 losses = image_losses(
-                    self.model,
+                    model,
                     self.prepared.valid,
                     batch_size=self.config.globals.basic_experiment.batch_size,
                     workers=self.workers,
+                    world=self.world,
                     autocast=self._autocast,
                     advance=advance,
                 )
@@ -264,7 +346,7 @@ class Trainer:
                 )
             state.elapsed_s = self._elapsed_s()
             self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
-            self.recorder.samples(state.step, self.model)
+            self.recorder.samples(state.step, model)
         self.last_evaluation = (state.step, loss)
         state.train_nats, state.train_tokens = 0.0, 0
         if state.best_loss is None or loss < state.best_loss:
@@ -289,9 +371,16 @@ class Trainer:
             return
         self.recorder.flush()
         training = training_tensors(self.model, self.optimizer, self.average)
-        weights = self.model.state_dict() | self.average.tensors
-        position = {"position": state.to_json(), "n_steps": self.n_steps, "n_averaged": self.average.n_averaged}
-        self.saver.save(state.step, weights, training, position | {"valid_loss": loss})
+        weights = {name: whole(tensor) for name, tensor in (self.model.state_dict() | self.average.tensors).items()}
+        saved = {
+            "position": state.to_json(),
+            "n_steps": self.n_steps,
+            "n_averaged": self.average.n_averaged,
+            "scaler": self.scaler.state_dict(),
+            "valid_loss": loss,
+        }
+        if self.world.first:
+            self.saver.save(state.step, weights, training, saved)
         self.saved = (state.step, loss)
 
     def _end_with_evaluation_and_checkpoint(self) -> None:
@@ -300,8 +389,22 @@ class Trainer:
             self._evaluate()
         self._save()
         self.saver.wait()
-        if self.stop_signal is not None:
+        if self.world.largest(self.stop_signal or 0):  # all processes meet here: what the first one saved can be read
             self._stop_if_asked()
+
+    def _write_last_losses(self) -> None:
+        """Measure the best checkpoint, which runs are compared by."""
+        best = load(self.run.path, device=str(self.device))
+        losses = last_losses(best.model, self.config, self.prepared, self.announce, self.world)
+        self.recorder.finish(self.state, best, losses)
+
+    def _whole_model(self) -> CaptionModel:
+        """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
+        if not self.sharded:
+            return self.model
+        model = build_model(self.config, self.prepared.facts, new=False).to(self.device)
+        model.load_state_dict({name: whole(tensor) for name, tensor in self.model.state_dict().items()})
+        return model
 
     def _stops_early(self) -> bool:
         control = self.config.globals.training_control
@@ -311,12 +414,14 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         limit = self.config.globals.basic_experiment.max_time_s
         out_of_time = limit is not None and time.monotonic() - self.started > limit
-        if self.stop_signal is None and not out_of_time:
+        asked = self.world.largest(self.stop_signal or int(out_of_time))  # in any process: 0, 1 or a signal's number
+        if not asked:
             return
         self._save()
         self.saver.wait()
-        why = f"after {limit:g} s, its time" if out_of_time else f"by {signal.Signals(self.stop_signal or 2).name}"
-        code = 128 + self.stop_signal if self.stop_signal else 0
+        self.world.wait()  # the others must not end before all is saved: torchrun would end the first one too
+        why = f"by {signal.Signals(asked).name}" if asked > 1 else f"after {limit:g} s, its time"
+        code = 128 + asked if asked > 1 else 0
         raise Interrupted(
             code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on"
         )
@@ -338,6 +443,10 @@ class Trainer:
             return
         try:
             yield
+        except BaseException:
+            if self.world.size > 1:  # torchrun hurries the processes that remain; let them say why they end
+                before[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -363,15 +472,26 @@ class Trainer:
     def _n_batches(self, epoch: int) -> int:
         return self.batches_of_epoch[min(epoch, len(self.batches_of_epoch) - 1)]
 
-    def _steps_of_epoch(self) -> Iterator[list[Batch]]:
-        """Yield the batches of each remaining step of the epoch."""
+    def _steps_of_epoch(self) -> Iterator[Work]:
+        """Yield this process's share of each remaining step of the epoch."""
+        data, world = self.prepared.train, self.world
         plan = self._plan(self.state.epoch)[self.state.batch :]
-        gathered: list[Batch] = []
-        for place, batch in enumerate(self.prepared.train.batches(plan, epoch=self.state.epoch, workers=self.workers)):
-            gathered.append(batch)
-            if len(gathered) == self.accumulate or place == len(plan) - 1:
-                yield gathered
-                gathered = []
+        shares = [share(groups, world.rank, world.size) for groups in plan]
+        mine = [own or groups[:1] for own, groups in zip(shares, plan, strict=True)]
+        batches: list[Batch] = []
+        for place, batch in enumerate(data.batches(mine, epoch=self.state.epoch, workers=self.workers), 1):
+            batches.append(batch)
+            if len(batches) == self.accumulate or place == len(plan):
+                first = place - len(batches)
+                groups = [group for of_batch in plan[first:place] for group in of_batch]
+                yield Work(
+                    batches=batches,
+                    counts=[bool(own) for own in shares[first:place]],
+                    n_tokens=data.n_tokens(groups),
+                    n_captions=sum(len(group.captions) for group in groups),
+                    image_ids=[data.image_ids[group.image] for group in groups],
+                )
+                batches = []
 
     def _rate(self, step: int) -> float:
         options = self.config.globals
@@ -381,6 +501,6 @@ class Trainer:
         return self.elapsed_before_s + time.monotonic() - self.started
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.config.globals.accelerator.precision == "bf16-mixed":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+        if self.autocast_to is not None:
+            return torch.autocast(self.device.type, self.autocast_to)
+        return nullcontext()

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from img2seq.config.schema import Optimization
 from img2seq.model.captioner import CaptionModel
+from img2seq.training.parallel import is_sharded, local
 
 BLOCK_NUMBERS = 1 << 17  # of float32, four tensors: 2 MB
 
@@ -71,9 +72,9 @@ def _blocks(parameters: list[Tensor], state: dict[Tensor, dict[str, Tensor]]) ->
     block: Block = ([], [], [], [])
     filled = 0
     for p in parameters:
-        whole = (p, p.grad, state[p]["mean"], state[p]["belief"])
+        whole = [local(t) for t in (p, p.grad, state[p]["mean"], state[p]["belief"]) if t is not None]
         most = BLOCK_NUMBERS if p.device.type == "cpu" else math.inf
-        cut = zip(*(t.split(BLOCK_NUMBERS) for t in _flat(whole)), strict=True) if p.numel() > most else [whole]
+        cut = zip(*(t.split(BLOCK_NUMBERS) for t in _flat(whole)), strict=True) if whole[0].numel() > most else [whole]
         for pieces in cut:
             if filled and filled + pieces[0].numel() > most:
                 yield block
@@ -85,9 +86,9 @@ def _blocks(parameters: list[Tensor], state: dict[Tensor, dict[str, Tensor]]) ->
         yield block
 
 
-def _flat(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+def _flat(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return parameter, gradient, mean and belief as vectors, number by number in the parameter's order in memory."""
-    parameter, gradient, *state = [t for t in tensors if t is not None]
+    parameter, gradient, *state = tensors
     order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
     of_gradient = gradient.permute(order).reshape(-1)  # a copy where autograd chose another layout: it is only read
     return [parameter.permute(order).view(-1), of_gradient, *(t.permute(order).view(-1) for t in state)]
@@ -132,6 +133,6 @@ def build_optimizer(model: CaptionModel, config: Optimization, encoder_lr_factor
         case "adam":
             return Adam(listed, lr=config.lr, betas=betas, fused=True)
         case "sgdm":
-            return SGD(listed, lr=config.lr, momentum=0.9, fused=True)
+            return SGD(listed, lr=config.lr, momentum=0.9, fused=not is_sharded(model))  # DTensor has no fused SGD
         case "adabelief" | "adabeliefw":
             return AdaBelief(listed, lr=config.lr, betas=betas, decoupled=config.optimizer == "adabeliefw")

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 from PIL import Image
 
-from img2seq.assemble import Prepared, load
+from img2seq.assemble import LoadedRun, Prepared
 from img2seq.config.schema import Experiment
 from img2seq.data.image import ImageSpec, decode, read_bytes
 from img2seq.data.seeds import seed_of
@@ -22,8 +22,9 @@ from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
 from img2seq.runs import RunFolder, read_table, write_json, write_table, write_text
+from img2seq.training.distributed import World
 from img2seq.training.state import TrainState
-from img2seq.training.validate import image_losses
+from img2seq.training.validate import ImageLosses, image_losses
 
 TRAIN_COLUMNS = ("iteration", "epoch", "loss", "learning_rate", "gradient_norm", "captions_per_s")
 VALID_COLUMNS = (
@@ -205,23 +206,14 @@ class Recorder:
 
     # --- the end
 
-    def finish(self, state: TrainState) -> None:
+    def finish(self, state: TrainState, loaded: LoadedRun, losses: dict[str, ImageLosses]) -> None:
         """Write what `img2seq compare` needs, of the best checkpoint, then close."""
         self.flush()
         self._draw_curves(["png", "pdf"])
-        loaded = load(self.run.path, device=str(self.prepared.model.device))
-        basic, valid = self.config.globals.basic_experiment, self.prepared.valid
-        sets = {"loss_nats": valid} | (
-            {"loss_nats_shuffled": valid.with_shuffled_images()} if self.config.inputs and len(valid) > 1 else {}
-        )
-        columns: dict[str, Any] = {"image_id": valid.image_ids}
-        with self.announce.bar("last evaluation", len(valid) * len(sets)) as advance:
-            for name, data in sets.items():
-                losses = image_losses(
-                    loaded.model, data, batch_size=basic.batch_size, workers=basic.dataloader_workers, advance=advance
-                )
-                columns["tokens"] = losses.tokens.tolist()
-                columns[name] = [f"{nats:.6f}" for nats in losses.nats.tolist()]
+        columns: dict[str, Any] = {"image_id": self.prepared.valid.image_ids}
+        for name, found in losses.items():
+            columns["tokens"] = found.tokens.tolist()
+            columns[name] = [f"{nats:.6f}" for nats in found.nats.tolist()]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         write_table(self.run.validation / "images.csv", columns, rows)
         self._write_gallery(loaded.model)
@@ -273,6 +265,42 @@ class Recorder:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+class NoRecorder(Recorder):
+    """What the other processes of a run have in its place: nothing is written."""
+
+    def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
+        """Do nothing."""
+
+    def step(self, state: TrainState, loss: float, rate: float, norm: float, captions_per_s: float) -> None:
+        """Do nothing."""
+
+    def evaluation(self, state: TrainState, loss: float, rate: float) -> None:
+        """Do nothing."""
+
+    def samples(self, step: int, model: CaptionModel) -> None:
+        """Do nothing."""
+
+    def finish(self, state: TrainState, loaded: LoadedRun, losses: dict[str, ImageLosses]) -> None:
+        """Do nothing."""
+
+
+def last_losses(
+    model: CaptionModel, config: Experiment, prepared: Prepared, announce: Announcer, world: World
+) -> dict[str, ImageLosses]:
+    """Return the loss of each validation image by column, under its own picture and, where there are any, another's."""
+    basic, valid = config.globals.basic_experiment, prepared.valid
+    sets = {"loss_nats": valid}
+    if config.inputs and len(valid) > 1:
+        sets["loss_nats_shuffled"] = valid.with_shuffled_images()
+    with announce.bar("last evaluation", len(valid) * len(sets)) as advance:
+        return {
+            name: image_losses(
+                model, data, batch_size=basic.batch_size, workers=basic.dataloader_workers, world=world, advance=advance
+            )
+            for name, data in sets.items()
+        }
 
 
 def gallery_ids(image_ids: list[str], n: int) -> list[str]:

@@ -124,7 +124,7 @@ def check_same_data_and_model(run: RunFolder, prepared: Prepared, announce: Anno
             f"{run.path}: cannot be resumed: data and model must stay as they were:\n{listed(differing, most=30)}"
         )
     old_environment, new_environment = read_json(run.environment), environment()
-    for key in ("python", "packages", "system", "torch_threads", "devices"):
+    for key in ("python", "packages", "system", "processes", "torch_threads", "devices"):
         if (old := old_environment.get(key)) != (new := new_environment[key]):
             announce.warn(f"{key} was {old}, is now {new}: the results may differ by rounding from an unbroken run's")
 

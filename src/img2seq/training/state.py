@@ -14,6 +14,7 @@ from img2seq.checkpoints import Checkpoint
 from img2seq.errors import RunError
 from img2seq.model.captioner import CaptionModel
 from img2seq.training.average import WeightAverage
+from img2seq.training.parallel import laid_out_as, whole
 
 
 @dataclass
@@ -53,53 +54,51 @@ class TrainState:
 
 
 def training_tensors(model: CaptionModel, optimizer: Optimizer, average: WeightAverage) -> dict[str, Tensor]:
-    """Return what a resumed run needs beside the weights to use: optimiser state, trained weights, their average."""
+    """Return what a resumed run needs beside the weights to use: optimiser state, trained weights, their average.
+
+    Sharded tensors come whole, so that nothing in a checkpoint depends on how many processes wrote it.
+    """
     tensors: dict[str, Tensor] = {}
     for number, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{number}.{name}"] = value
+                tensors[f"optimizer.{number}.{name}"] = whole(value)
     if average.active:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
-        tensors |= {f"trained.{name}": p for name, p in model.named_parameters() if p.requires_grad}
+        tensors |= {f"average.{name}": whole(tensor) for name, tensor in average.tensors.items()}
+        tensors |= {f"trained.{name}": whole(p) for name, p in model.named_parameters() if p.requires_grad}
     return tensors
 
 
-def restore(checkpoint: Checkpoint, model: CaptionModel, optimizer: Optimizer, average: WeightAverage) -> TrainState:
-    """Put model, optimiser and average back as they were when the checkpoint was saved, and return the position."""
+def restore(
+    checkpoint: Checkpoint,
+    model: CaptionModel,
+    optimizer: Optimizer,
+    average: WeightAverage,
+    scaler: torch.amp.GradScaler,
+) -> TrainState:
+    """Put model, optimiser, average and scaler back as they were at a checkpoint, and return the position."""
     data = checkpoint.state()
     try:
         state = TrainState(**data["position"])
         average.n_averaged = data["n_averaged"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error}") from error
+    if scaler.is_enabled() and data.get("scaler"):
+        scaler.load_state_dict(data["scaler"])
     weights, tensors = load_file(checkpoint.weights), load_file(checkpoint.training)
     for name, tensor in tensors.items():
         if name.startswith("trained."):
             weights[name.removeprefix("trained.")] = tensor
-    model.load_state_dict(weights)
-    parameters = dict(model.named_parameters())
+    now = model.state_dict()
+    model.load_state_dict({name: laid_out_as(tensor, now.get(name, tensor)) for name, tensor in weights.items()})
     average.tensors = {
-        name: _laid_out_as(parameters[name], tensors[f"average.{name}"])
-        for name in parameters
-        if f"average.{name}" in tensors
+        name: laid_out_as(tensors[f"average.{name}"], now[name]) for name in now if f"average.{name}" in tensors
     }
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
-            saved.setdefault(int(number), {})[key] = _laid_out_as(optimized[int(number)], tensor)
+            saved.setdefault(int(number), {})[key] = laid_out_as(tensor, optimized[int(number)])
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return state
-
-
-def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Return the tensor with the parameter's strides, where they have one shape.
-
-    Convolution weights are kept channels last, files are not, and the fused optimisers go through the memory of a
-    parameter and its state side by side without looking at strides.
-    """
-    if tensor.shape != parameter.shape:
-        return tensor
-    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor).detach()

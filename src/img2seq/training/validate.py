@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.order import validation_plan
 from img2seq.model.captioner import CaptionModel
+from img2seq.training.distributed import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,31 @@ def image_losses(
     *,
     batch_size: int,
     workers: int = 0,
+    world: World = ALONE,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     advance: Callable[[int], None] | None = None,
 ) -> ImageLosses:
-    """Return the loss of each image of a set, in its order; the model is left in the mode it was in."""
+    """Return the loss of each image of a set, in its order; the model is left in the mode it was in.
+
+    Where there are several processes each takes every n-th batch, with a whole model of its own. Batches are the same
+    however many there are, and so is the loss, to the last bit, on one kind of machine.
+    """
     was_training = model.training
     model.eval()
-    nats, tokens = [], []
-    for batch in data.batches(validation_plan(data.captions_of, batch_size=batch_size), workers=workers):
+    plan = validation_plan(data.captions_of, batch_size=batch_size)
+    bounds = np.cumsum([0, *(len(groups) for groups in plan)])
+    nats, tokens = np.zeros(len(data)), np.zeros(len(data))
+    mine = range(world.rank, len(plan), world.size)
+    for place, batch in zip(mine, data.batches([plan[i] for i in mine], workers=workers), strict=True):
         batch = batch.to(model.device)
         with autocast():
             losses = model.losses(batch).double()
+        images = slice(bounds[place], bounds[place + 1])
         n_images = batch.image_shape[0]
-        nats.append(
-            torch.zeros(n_images, dtype=torch.float64, device=losses.device)
-            .index_add_(0, batch.image_of_token, losses)
-            .cpu()
-        )
-        tokens.append(torch.bincount(batch.image_of_token, minlength=n_images).cpu())
+        sums = torch.zeros(n_images, dtype=torch.float64, device=losses.device)
+        nats[images] = sums.index_add_(0, batch.image_of_token, losses).cpu().numpy()
+        tokens[images] = torch.bincount(batch.image_of_token, minlength=n_images).cpu().numpy()
         if advance:
-            advance(n_images)
+            advance(bounds[min(place + world.size, len(plan))] - bounds[place])
     model.train(was_training)
-    return ImageLosses(torch.cat(nats).numpy(), torch.cat(tokens).numpy())
+    return ImageLosses(world.sum_arrays(nats), world.sum_arrays(tokens).astype(np.int64))

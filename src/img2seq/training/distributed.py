@@ -1,0 +1,173 @@
+"""Several processes that train one model: who they are, and the few numbers they tell each other.
+
+torchrun (or anything else that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) starts the same program in every
+process. What they tell each other here goes over gloo, on GPUs too, where only gradients go over NCCL: gloo notices at once
+when a process has died. No objects are sent, only numbers, so nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from img2seq.data.seeds import seed_of
+from img2seq.errors import ConfigError, RunError
+
+TIMEOUT = timedelta(hours=24)  # the others wait as long as the first one decodes; who has died is noticed at once
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as one of them sees it. Every method but `first` must be called by all of them.
+
+    Attributes:
+        rank: which of them this one is, from 0.
+        size: how many there are.
+        local_rank: the same as `rank` among those of one machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Return whether this is the process that writes the run folder and talks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.sum(0.0)
+
+    def sum(self, value: float) -> float:
+        """Return the sum over all processes."""
+        return float(self.sum_arrays(np.array([value], dtype=np.float64))[0])
+
+    def sum_arrays(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the elementwise sum over all processes of arrays of one shape."""
+        if self.size == 1:
+            return values
+        total = torch.from_numpy(values.copy())
+        dist.all_reduce(total)
+        return total.numpy()
+
+    def largest(self, value: int) -> int:
+        """Return the largest of the processes' values."""
+        if self.size == 1:
+            return value
+        found = torch.tensor([value])
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def from_first(self, function: Callable[[], int]) -> int:
+        """Call the function in the first process alone, and return its result in all."""
+        return int(self.sum(function() if self.first else 0))
+
+    def in_turn(self, function: Callable[[], _Result]) -> _Result:
+        """Call the function in the first process, then in the first one of each machine, then in the others.
+
+        What the first ones leave in a cache, shared by all machines or not, the later ones find there.
+        """
+        turn = 0 if self.first else 1 if self.local_rank == 0 else 2
+        for _ in range(turn):
+            self.wait()
+        result = function()
+        for _ in range(turn, 2):
+            self.wait()
+        return result
+
+    def check_same(self, what: str, *parts: str | int) -> None:
+        """Raise RunError unless all processes give the same parts."""
+        mine = seed_of(*parts)
+        if self.largest(mine) != -self.largest(-mine):
+            raise RunError(f"{what} differ between the processes of this run; all machines must see the same files")
+
+    def average_(self, tensors: list[Tensor]) -> None:
+        """Replace floating-point tensors by their mean over all processes."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that were started together, if any were; leave them at the end.
+
+    An error ends all processes: the one that has it leaves, which the others notice in their next exchange. Only the first
+    that can still speak says what happened; in the others the error is marked `told`.
+
+    Raises:
+        RunError: in place of whatever the lower layers say when another process has died.
+    """
+    if dist.is_initialized():  # by the program that calls us
+        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
+        return
+    if not all(name in os.environ for name in LAUNCHED) or int(os.environ["WORLD_SIZE"]) == 1:
+        yield ALONE
+        return
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    dist.init_process_group(_backend(device, local_rank), store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        yield World(rank, size, local_rank)
+    except Exception as error:
+        if _tells_of_a_dead_process(error):
+            lost = RunError("another process of this run has died; --resume goes on from the newest checkpoint")
+            lost.told = _is_told(store)
+            raise lost from error
+        if hasattr(error, "told"):
+            error.told = _is_told(store)
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _backend(device: str, local_rank: int) -> str:
+    """Return what carries numbers between processes, after choosing this process's GPU if GPUs are used."""
+    if device.startswith("cuda:") or device == "mps":
+        raise ConfigError(
+            f"basic_experiment.device: expected cpu or cuda where there are several processes, found {device}; each takes a GPU of its own"
+        )
+    if device == "cpu" or not torch.cuda.is_available():
+        return "gloo"
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"torchrun: process {local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}; lower --nproc-per-node"
+        )
+    torch.cuda.set_device(local_rank)
+    return "cpu:gloo,cuda:nccl"
+
+
+def _is_told(store: Store) -> bool:
+    """Return whether another process has told the user already; the store outlives any one of them under torchrun."""
+    try:
+        return int(store.add("told", 1)) > 1
+    except RuntimeError:
+        return False
+
+
+def _tells_of_a_dead_process(error: Exception) -> bool:
+    """Return whether an exchange failed; gloo's errors have no type of their own, but name the file they come from."""
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))

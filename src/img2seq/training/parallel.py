@@ -1,0 +1,157 @@
+"""The training loss where several processes hold one model: each whole (DDP), or each a part of it (FSDP2).
+
+Both sum gradients over processes while the backward pass still runs, and divide by their number; the loop multiplies by it,
+so that what is minimised is the mean over the tokens of all processes.
+
+Statistics of batch normalisation are those of a process's own images; the running averages, which are what a checkpoint
+holds, are made equal after every step (`batch_statistics`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from img2seq.data.batch import Batch
+from img2seq.errors import ModelError
+from img2seq.model.captioner import CaptionModel
+from img2seq.model.decoder import Block
+from img2seq.model.encoder import ImageEncoder
+from img2seq.training.distributed import World
+
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"  # since torch 2.13
+
+
+class TrainingLoss(nn.Module):
+    """The sum of a batch's token losses as a module, which is what DDP and FSDP can wrap."""
+
+    def __init__(self, model: CaptionModel, *, compiled: bool):
+        super().__init__()
+        self.model = model
+        self.loss_sum = torch.compile(model.loss_sum, dynamic=True) if compiled else model.loss_sum
+
+    def forward(self, batch: Batch, label_smoothing: float) -> Tensor:
+        """Return the sum over this process's target tokens of their negative log-probability, in nats."""
+        try:
+            loss: Tensor = self.loss_sum(batch, label_smoothing=label_smoothing)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ModelError(
+                "batch normalisation cannot train on a single value: a batch, or a process's share of it, has one image whose feature map is 1 x 1; raise batch_size or size, or freeze the encoder"
+            ) from error
+        return loss
+
+
+def parallel_loss(model: CaptionModel, world: World, strategy: str, *, compiled: bool, example: Batch) -> nn.Module:
+    """Return the loss whose gradients are the same in all processes; with `fsdp` the model's tensors become shards."""
+    loss = TrainingLoss(model, compiled=compiled)
+    if world.size == 1:
+        return loss
+    device = model.device
+    if strategy == "fsdp":
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing here is changed in place
+        mesh = init_device_mesh(device.type, (world.size,))
+        model.to(memory_format=torch.contiguous_format)  # shards of weights kept channels last are not supported
+        for unit in _units(model):
+            fully_shard(unit, mesh=mesh)
+        fully_shard(loss, mesh=mesh)
+        return loss
+    options: dict[str, Any] = {_SYNC_BUFFERS: False}
+    return DistributedDataParallel(
+        loss,
+        device_ids=[device] if device.type == "cuda" else None,
+        **options,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=_has_idle_parameters(model, example),
+    )
+
+
+def _units(model: CaptionModel) -> Iterator[nn.Module]:
+    """Yield the modules whose weights are gathered together, inner ones first: blocks, encoders, and what is called apart."""
+    for encoder in model.encoders.values():
+        assert isinstance(encoder, ImageEncoder)
+        for stage in encoder.backbone.children():
+            if isinstance(stage, nn.Sequential):
+                yield from (block for block in stage if any(True for _ in block.parameters()))
+        yield encoder
+    for block in model.decoder.blocks:
+        assert isinstance(block, Block)
+        if block.has_memory:
+            yield block.memory_kv  # the memory's keys and values are computed before the blocks
+        yield block
+
+
+def _has_idle_parameters(model: CaptionModel, example: Batch) -> bool:
+    """Return whether there are parameters that the loss does not depend on, such as those of a head left out.
+
+    DDP has to be told, or it waits for their gradients.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.eval()  # batch statistics stay as they are
+    gradients = torch.autograd.grad(model.loss_sum(example.to(model.device)), trained, allow_unused=True)
+    model.train()
+    return any(gradient is None for gradient in gradients)
+
+
+@contextlib.contextmanager
+def gradients_kept_here(loss: nn.Module) -> Iterator[None]:
+    """Gather gradients in each process and send none: for all batches of a step but the last."""
+    if isinstance(loss, DistributedDataParallel):
+        with loss.no_sync():
+            yield
+    elif isinstance(loss, FSDPModule):
+        loss.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            loss.set_requires_gradient_sync(True)
+    else:
+        yield
+
+
+def batch_statistics(model: nn.Module) -> list[Tensor]:
+    """Return the running means and variances that training changes."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    return [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Return whether this process holds but a part of each tensor."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as it is, or a sharded one put together again: all processes must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that lies here, in the same memory, or the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a whole tensor with the device, strides and shards of a parameter, where they have one shape.
+
+    Convolution weights are kept channels last, files are not, and the fused optimisers go through the memory of a
+    parameter and its state side by side without looking at strides.
+    """
+    if tensor.shape != parameter.shape:
+        return tensor
+    if isinstance(parameter, DTensor):
+        tensor = tensor.to(parameter.device)
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor).detach()
