@@ -43,9 +43,12 @@ VARIANTS = {
     "bf16": ["globals.accelerator.precision=bf16-mixed"],
     "fp16": ["globals.accelerator.precision=16-mixed"],
     "compiled": [
-        "globals.model.compile_model=true",
-        ONE_EPOCH,
-        "outputs.captions.model_config.model_init_config.num_layers=1",
+        *(
+            "globals.model.compile_model=true",
+            ONE_EPOCH,
+            "outputs.captions.model_config.model_init_config.num_layers=1",
+        ),
+        *("inputs.photo.model_config.cache_features=true", "inputs.photo.input_type_info.auto_augment=false"),
     ],
     "fsdp": [FSDP, ONE_EPOCH],
     "fsdp, average, accumulation": [FSDP, ACCUMULATION, "globals.model.ema_decay=0.9", ONE_EPOCH],

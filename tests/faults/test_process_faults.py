@@ -1,0 +1,121 @@
+"""Several processes of one run: a signal to one stops all, a death ends all, an error is told once. Real processes, ended by id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from children import child, exit_code, img2seq, wait_until
+
+from img2seq import checkpoints
+from img2seq.config.load import ConfigFiles, load
+from img2seq.runs import RunFolder
+from img2seq.training.loop import Interrupted, train
+
+LONG = ["--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]
+LONG += ["--inputs.photo.input_type_info.size=[64]"]  # more than one place, for batch statistics of one image
+LONG += ["--globals.evaluation_checkpoint.checkpoint_interval=2", "--globals.evaluation_checkpoint.sample_interval=4"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN += ["-m", "img2seq", "train"]
+
+
+def join(rank: int, port: int) -> None:
+    """Be one of two processes of a run, as a cluster's own launcher would have it, without torchrun."""
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_trained(run: RunFolder) -> bool:
+    """Return whether a step has been saved and the loop is at work."""
+    return bool(checkpoints.all_checkpoints(run.checkpoints)) and run.history_valid.exists()
+
+
+def children_of(pid: int) -> dict[int, int]:
+    """Return the process ids of torchrun's workers by rank."""
+    found = {}
+    for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+        ranks = [entry.removeprefix(b"RANK=") for entry in environment if entry.startswith(b"RANK=")]
+        if ranks:
+            found[int(ranks[0])] = int(worker)
+    return found
+
+
+def steps_after_resuming(tiny: Path) -> int:
+    """Return the step that one process alone gets to, from the newest checkpoint."""
+    overrides = [*(text.removeprefix("--") for text in LONG), "globals.basic_experiment.max_time_s=1e-9"]
+    with pytest.raises(Interrupted):
+        train(load(ConfigFiles(experiment=str(tiny / "experiment.yaml")), overrides), resume=True)
+    return checkpoints.all_checkpoints(RunFolder(tiny / "run").checkpoints)[-1].step
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds torchrun's processes through /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_killed_ends_all_with_one_error_and_a_checkpoint_to_go_on_from(tiny: Path, rank: int) -> None:
+    run = RunFolder(tiny / "run")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*TORCHRUN, str(tiny / "experiment.yaml"), *LONG], stderr=subprocess.PIPE, text=True, env=environment
+    ) as agent:
+        wait_until(lambda: is_trained(run) or agent.poll() is not None)
+        workers = children_of(agent.pid)
+        assert sorted(workers) == [0, 1]
+        os.kill(workers[rank], signal.SIGKILL)
+        _, text = agent.communicate(timeout=60)
+    assert agent.returncode != 0
+    assert text.count("error: another process of this run has died") == 1
+    assert f"[rank{1 - rank}]: Traceback" not in text
+    assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
+    found = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    assert found is not None
+    assert steps_after_resuming(tiny) > found.step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_any_process_stops_all_after_the_same_step(tiny: Path, number: signal.Signals) -> None:
+    run, port = RunFolder(tiny / "run"), free_port()
+    arguments = ["train", tiny / "experiment.yaml", *LONG]
+    logs = [tiny / f"{rank}.txt" for rank in range(2)]
+    plants = [partial(join, rank, port) for rank in range(2)]
+    with (
+        child(img2seq, arguments, plants[0], log=logs[0]) as first,
+        child(img2seq, arguments, plants[1], log=logs[1]) as second,
+    ):
+        wait_until(lambda: is_trained(run), second)
+        os.kill(second.pid or 0, number)
+        assert [exit_code(first), exit_code(second)] == [128 + number] * 2
+    text = "".join(log.read_text() for log in logs)
+    assert "Traceback" not in text
+    saved = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    assert saved is not None
+    assert f"stopped by {number.name}, after step {saved.step} of" in text
+    assert len(run.history_train.read_text().splitlines()) == 1 + saved.step
+    assert steps_after_resuming(tiny) > saved.step
+
+
+def test_an_error_of_the_first_process_ends_the_others_without_a_word(tiny: Path) -> None:
+    (tiny / "images/003.png").write_bytes(b"not an image")
+    agent = subprocess.run(
+        [*TORCHRUN, str(tiny / "experiment.yaml")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert agent.returncode != 0
+    assert agent.stderr.count("error: ") == 1
+    assert "003.png" in agent.stderr
+    assert "[rank" not in agent.stderr
+    assert not (tiny / "run").exists()
