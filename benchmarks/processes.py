@@ -1,77 +1,145 @@
-"""The same run by one process and by two: loss curves side by side, and captions a second.
+"""One process and two train the same model: their curves in one figure, and captions a second.
 
     python -m benchmarks processes
 
-Writes benchmarks/results/processes.json and docs/images/processes.png. Generated scenes, a small model without dropout, whose
-random numbers would differ between the two; every process has one thread.
+Two settings of the demo's scenes. In the first nothing depends on who computes what (no dropout, no batch normalisation):
+one process, two with DistributedDataParallel and two with FSDP2 must draw one curve, but for rounding. The second is the
+everyday one, with dropout and batch normalisation. Every process has one thread. One process with two threads, which adds in
+another order too, shows how far rounding alone goes: Adam and a high learning rate make much of it.
 """
 
 from __future__ import annotations
 
-import csv
+import copy
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
 
 from benchmarks.machine import save
-from benchmarks.photographs import ROOT
 from img2seq.demo.dataset import write_dataset
+from img2seq.report.curves import save_figure
+from img2seq.runs import RunFolder, read_table
 
-COUNTS = (1, 2)
-EXPERIMENT = """\
-globals:
-  basic_experiment: {{output_folder: {folder}/run, n_epochs: 4, batch_size: 64, captions_per_image: 2, manual_valid_ids_file: {folder}/data/valid_ids.txt}}
-  optimization: {{lr: 0.001}}
-  evaluation_checkpoint: {{sample_interval: 40}}
-inputs:
-  - input_info: {{input_source: {folder}/data/images, input_name: image, input_type: image}}
-    input_type_info: {{size: [32], auto_augment: false}}
-    model_config: {{model_type: resnet18}}
-fusion: {{model_type: pass-through}}
-outputs:
-  - output_info: {{output_source: {folder}/data/captions.csv, output_name: caption, output_type: sequence}}
-    output_type_info: {{max_length: 32, min_freq: 1}}
-    model_config: {{embedding_dim: 64, position_dropout: 0.0, model_init_config: {{num_layers: 2, dropout: 0.0}}}}
-"""
+N_TRAIN, N_VALID = 1200, 100
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "processes"
+FIRST_STEPS = 20  # left out of speeds
+# name: processes, threads of each, strategy
+RUNS = {
+    "1 process": (1, 1, "auto"),
+    "2 processes, ddp": (2, 1, "ddp"),
+    "2 processes, fsdp": (2, 1, "fsdp"),
+    "1 process, 2 threads": (1, 2, "auto"),
+}
 
 
-def curve(path: Path, column: str) -> list[tuple[int, float]]:
-    """Return a column of a history by step."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [(int(row["iteration"]), float(row[column])) for row in csv.DictReader(file)]
+def settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the experiment of each setting."""
+    everyday: dict[str, Any] = yaml.safe_load(files("img2seq.demo").joinpath("experiment.yaml").read_text())
+    general, (scene,), (captions,) = everyday["globals"], everyday["inputs"], everyday["outputs"]
+    general["basic_experiment"] |= {
+        "n_epochs": 1, "manual_valid_ids_file": str(folder / "data/valid_ids.txt"),
+        "cache_folder": str(folder / "cache"),
+    }  # fmt: skip
+    general["evaluation_checkpoint"] = {"sample_interval": 50, "checkpoint_interval": 1000}
+    general["visualization_logging"] = {"no_pbar": True}
+    scene["input_info"]["input_source"] = str(folder / "data/images")
+    captions["output_info"]["output_source"] = str(folder / "data/captions.csv")
+    captions["sampling_config"]["n_eval_inputs"] = 1
+    captions["model_config"]["model_init_config"]["dropout"] = 0.1
+    fixed = copy.deepcopy(everyday)
+    fixed["inputs"][0]["model_config"] = {"model_type": "test_vit"}
+    fixed["outputs"][0]["model_config"]["model_init_config"]["dropout"] = 0.0
+    return {"no dropout, no batch normalisation": fixed, "dropout 0.1, batch normalisation": everyday}
 
 
-def main(line: list[str]) -> None:
-    """Run both, compare, draw."""
-    import matplotlib.pyplot as plt
+def trained(experiment: dict[str, Any], folder: Path, n_processes: int, n_threads: int, strategy: str) -> RunFolder:
+    """Train in processes of its own and return the run."""
+    experiment["globals"]["basic_experiment"]["output_folder"] = str(folder)
+    experiment["globals"]["accelerator"] = {"strategy": strategy}
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(experiment))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes), "-m"]
+    command = [sys.executable, "-m", *(launcher if n_processes > 1 else []), "img2seq", "train", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    return RunFolder(folder)
 
-    train, valid, speed = {}, {}, {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_dataset(folder / "data", n_train=900, n_valid=150, seed=0, size=64)
-        (folder / "experiment.yaml").write_text(EXPERIMENT.format(folder=folder))
-        for count in COUNTS:
-            shutil.rmtree(folder / "run", ignore_errors=True)
-            start = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-            command = [sys.executable, *start, "-m", "img2seq", "train", str(folder / "experiment.yaml")]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-            subprocess.run(command, check=True, env=environment, capture_output=True)
-            train[count] = curve(folder / "run/history_train.csv", "loss")
-            valid[count] = curve(folder / "run/history_valid.csv", "valid_loss")
-            speed[count] = curve(folder / "run/history_valid.csv", "captions_per_s")[-1][1]
-    apart = max(abs(one - two) for (_, one), (_, two) in zip(train[1], train[2], strict=True))
-    apart_valid = max(abs(one - two) for (_, one), (_, two) in zip(valid[1], valid[2], strict=True))
-    print(f"largest distance of the curves: training {apart:.2e}, validation {apart_valid:.2e} nats per token")
-    print(", ".join(f"{count} process(es) {value:.0f} captions/s" for count, value in speed.items()))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for count, style in zip(COUNTS, ({"lw": 4, "alpha": 0.4}, {"lw": 1.2}), strict=True):
-        axes[0].plot(*zip(*train[count], strict=True), label=f"{count} process{'es' * (count > 1)}", **style)
-        axes[1].plot(*zip(*valid[count], strict=True), marker="o", ms=3, **style)
-    for axis, title in zip(axes, ("training loss", "validation loss"), strict=True):
-        axis.set(title=title, xlabel="step", ylabel="nats per token")
-    axes[0].legend()
-    figure.savefig(ROOT / "docs" / "images" / "processes.png", dpi=110)
-    save("processes", {"captions_per_s": speed, "largest_distance": {"training": apart, "validation": apart_valid}})
+
+def column(run: RunFolder, name: str, *, valid: bool = False) -> NDArray[np.float64]:
+    """Return a column of a run's history."""
+    return np.array([float(row[name]) for row in read_table(run.history_valid if valid else run.history_train)])
+
+
+def draw(curves: dict[str, dict[str, list[float]]]) -> None:
+    """Draw the losses of each setting, and how far two processes are from one, one above the other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 5.6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, height_ratios=(3, 2), squeeze=False)
+    styles = {"1 process": ("#1c5fd0", "-", 2.6), "2 processes, ddp": ("#d0342c", "--", 1.2), "2 processes, fsdp": ("#181818", ":", 1.2), "1 process, 2 threads": ("#999999", "-", 1.0)}  # fmt: skip
+    for i, (setting, of_runs) in enumerate(curves.items()):
+        one = np.array(of_runs["1 process"])
+        steps = np.arange(1, len(one) + 1)
+        for name, (colour, line, width) in styles.items():
+            if "threads" not in name:
+                axes[0, i].plot(steps, of_runs[name], color=colour, linestyle=line, linewidth=width, label=name)
+            if name != "1 process":
+                apart = np.abs(np.array(of_runs[name]) - one)
+                axes[1, i].plot(steps, np.maximum(apart, 1e-7), color=colour, linestyle=line, linewidth=1.2, label=name)
+        axes[0, i].set_title(setting, fontsize=10)
+        axes[1, i].set_yscale("log")
+        axes[1, i].set_ylim(5e-8, 2)
+        axes[1, i].set_xlabel("step")
+        for axis in axes[:, i]:
+            axis.grid(alpha=0.25)
+    axes[0, 0].set_ylabel("training loss, nats per token")
+    axes[1, 0].set_ylabel("distance from one process")
+    axes[0, 1].legend(frameon=False)
+    axes[1, 1].legend(frameon=False, fontsize=8, loc="lower right")
+    save_figure(figure, FIGURE, formats=["png"])
+
+
+def main(line: Sequence[str] = ()) -> None:
+    """Train all runs, print and save what came out, and draw the figure."""
+    results: dict[str, Any] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_dataset(folder / "data", n_train=N_TRAIN, n_valid=N_VALID, seed=0, size=64)
+        for number, (setting, experiment) in enumerate(settings(folder).items()):
+            runs = {
+                name: trained(experiment, folder / f"run-{number}-{i}", *how)
+                for i, (name, how) in enumerate(RUNS.items())
+            }
+            losses = {name: column(run, "loss") for name, run in runs.items()}
+            curves[setting] = {name: loss.tolist() for name, loss in losses.items()}
+            results[setting] = {
+                name: {
+                    "captions_per_s": round(float(np.median(column(run, "captions_per_s")[FIRST_STEPS:]))),
+                    "last_valid_loss": float(column(run, "valid_loss", valid=True)[-1]),
+                    "largest_distance": float(np.abs(losses[name] - losses["1 process"]).max()),
+                    "mean_distance": float(np.abs(losses[name] - losses["1 process"]).mean()),
+                }
+                for name, run in runs.items()
+            }
+            print(f"\n{setting}: {len(losses['1 process'])} steps")
+            for name, found in results[setting].items():
+                print(
+                    f"  {name:22} {found['captions_per_s']:6,} captions/s   validation loss {found['last_valid_loss']:.5f}"
+                    f"   training loss from one process's: largest {found['largest_distance']:.1e}, mean {found['mean_distance']:.1e}"
+                )
+    draw(curves)
+    save("processes", {"n_train": N_TRAIN, "runs": results, "training_losses": curves})
+
+
+if __name__ == "__main__":
+    main()
