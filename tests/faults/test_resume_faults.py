@@ -103,9 +103,9 @@ class Watched:
         self.ids: list[list[tuple[str, ...]]] = []  # of each batch of each step
         real_step, real_stop = Trainer._step, Trainer._stop_if_asked
 
-        def step(trainer: Trainer, batches: Any) -> tuple[float, float, float]:
-            self.ids.append([batch.image_ids for batch in batches])
-            return real_step(trainer, batches)
+        def step(trainer: Trainer, work: Any) -> tuple[float, float, float]:
+            self.ids.append([batch.image_ids for batch in work.batches])
+            return real_step(trainer, work)
 
         def stop_if_asked(trainer: Trainer) -> None:
             if self.stop:
