@@ -140,6 +140,13 @@ def _replacing(path: Path) -> Iterator[TextIO]:
         raise
 
 
+def remove_half_written(run: RunFolder) -> None:
+    """Remove what a killed process was writing beside a file; only for the owner of the run."""
+    for path in run.path.rglob(".*.tmp-*"):
+        if path.is_file():
+            path.unlink()
+
+
 def to_disk(path: Path) -> None:
     """Return when what was written to a file, or into a folder, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -173,6 +173,19 @@ def test_killed_whenever_it_writes_a_run_ends_to_the_same_bits(tiny: Path) -> No
     assert [p.name for p in (tiny / "run").rglob("*tmp*") if p.parent.name == "checkpoints"] == []
 
 
+def test_what_a_killed_process_was_writing_is_removed_on_resuming(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Watched(monkeypatch, stop=True)
+    with pytest.raises(Interrupted):
+        run_of(tiny)
+    samples = RunFolder(tiny / "run").path / "results/left/samples/2"
+    samples.mkdir(parents=True)
+    (samples / ".captions.txt.tmp-4321").write_text("half")
+    (samples / ".kept.txt").write_text("somebody's")
+    with pytest.raises(Interrupted):
+        run_of(tiny, resume=True)
+    assert [path.name for path in samples.iterdir()] == [".kept.txt"]
+
+
 def test_an_early_stop_that_was_interrupted_stays_one(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stops_soon = [
         "globals.training_control.early_stopping_patience=1", f"{INTERVALS}.sample_interval=2",

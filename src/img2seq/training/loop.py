@@ -36,7 +36,7 @@ from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.run_lock import locked
-from img2seq.runs import RunFolder, write_json, write_text
+from img2seq.runs import RunFolder, remove_half_written, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
@@ -111,6 +111,7 @@ def _train_joined(
         if world.first:
             if previous is not None:
                 check_same_data_and_model(run, prepared, announce)
+                remove_half_written(run)
             elif not is_new:
                 clear(run)
             _describe_run(run, loaded, prepared)
