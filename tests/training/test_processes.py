@@ -37,7 +37,10 @@ VARIANTS = {
     "plain": [],
     "accumulation, clipping": [ACCUMULATION, "globals.optimization.gradient_clipping=0.05"],
     "a process without a share": ONE_GROUP,
-    "average, workers": ["globals.model.ema_decay=0.9", "globals.basic_experiment.dataloader_workers=2"],
+    "unequal shares, average, workers": [
+        "globals.basic_experiment.batch_size=6",  # of one image and of two
+        *("globals.model.ema_decay=0.9", "globals.basic_experiment.dataloader_workers=2"),
+    ],
     "swa, sgdm": ["globals.model.n_iter_before_swa=3", "globals.optimization.optimizer=sgdm"],
     "noise, adabelief": ["globals.optimization.gradient_noise=0.01", "globals.optimization.optimizer=adabelief"],
     "bf16": ["globals.accelerator.precision=bf16-mixed"],

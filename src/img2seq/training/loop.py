@@ -197,9 +197,8 @@ class Trainer:
         self.sharded = is_sharded(self.model)
         self.state = TrainState()
         self.statistics = batch_statistics(self.model.train())
-        self.autocast_to = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "fp16-mixed": torch.float16}.get(
-            precision
-        )
+        types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "fp16-mixed": torch.float16}
+        self.autocast_to = types.get(str(precision))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast_to == torch.float16)
         self.batches_of_epoch = [len(self._plan(epoch)) for epoch in range(self._distinct_epochs())]
         self.n_steps = sum(math.ceil(self._n_batches(epoch) / self.accumulate) for epoch in range(basic.n_epochs))

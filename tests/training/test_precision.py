@@ -1,0 +1,59 @@
+"""Mixed precision in one process: what a gradient does that is too large for float16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from img2seq import checkpoints
+from img2seq.config.load import ConfigFiles, load
+from img2seq.errors import ModelError
+from img2seq.model.captioner import CaptionModel
+from img2seq.runs import RunFolder, read_table
+from img2seq.training.loop import train
+
+OVERFLOWS_AT = 3
+
+
+@pytest.fixture
+def overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one step have an ordinary loss with a gradient whose square is beyond all numbers."""
+    real, calls = CaptionModel.loss_sum, []
+
+    def steep(model: CaptionModel, batch: Any, **options: Any) -> torch.Tensor:
+        loss = real(model, batch, **options)
+        calls.append(batch)
+        return loss + (1e35 * loss - (1e35 * loss).detach()) if len(calls) == OVERFLOWS_AT else loss
+
+    monkeypatch.setattr(CaptionModel, "loss_sum", steep)
+
+
+def run_of(folder: Path, precision: str) -> RunFolder:
+    overrides = [f"globals.accelerator.precision={precision}", "outputs.captions.sampling_config.n_eval_inputs=0"]
+    return train(load(ConfigFiles(experiment=str(folder / "experiment.yaml")), overrides))
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "fp16-mixed"])
+@pytest.mark.usefixtures("overflow")
+def test_a_float16_gradient_that_overflows_is_passed_over_and_the_scale_halved(tiny: Path, precision: str) -> None:
+    run = run_of(tiny, precision)
+    rows = read_table(run.history_train)
+    norms = [float(row["gradient_norm"]) for row in rows]
+    assert [step for step, norm in enumerate(norms, 1) if not norm < float("inf")] == [OVERFLOWS_AT]
+    newest = checkpoints.all_checkpoints(run.checkpoints)[-1]
+    assert newest.step == len(rows) == 10
+    steps = {float(t) for name, t in load_file(newest.training).items() if name.endswith(".step")}
+    assert steps == {9.0}  # updates of the weights
+    scaler = newest.state()["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (2.0**15, 10 - OVERFLOWS_AT)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+@pytest.mark.usefixtures("overflow")
+def test_without_a_scale_it_stops_the_run(tiny: Path, precision: str) -> None:
+    with pytest.raises(ModelError, match=f"step {OVERFLOWS_AT}: .* not finite"):
+        run_of(tiny, precision)
