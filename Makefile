@@ -31,7 +31,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/configuration.py
-	$(BIN)/python docs/performance.py
+	$(BIN)/python -m benchmarks.page
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

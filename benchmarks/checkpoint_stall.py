@@ -19,11 +19,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from img2seq.runs import write_json
+from benchmarks.figures import save
 from img2seq.training.memory import keep_freed_memory
 from img2seq.training.saver import Saver
 
-RESULTS = Path(__file__).parent / "results" / "checkpoint_stall.json"
 EVERY = 10  # steps between checkpoints
 AFTER = 3  # steps over which a write beside training is felt
 
@@ -80,7 +79,7 @@ def main() -> None:
             f"stall_s {name}, longest": round(max(stalls), 3),
             f"stall in steps {name}, median": round(statistics.median(stalls) / ordinary, 2),
         }
-    write_json(RESULTS.with_stem(f"{RESULTS.stem}_{torch.get_num_threads()}_threads"), figures)
+    save(f"checkpoint_stall_{torch.get_num_threads()}_threads", figures)
     print("\n".join(f"{name:<36}{value}" for name, value in figures.items()))
 
 

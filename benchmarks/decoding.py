@@ -9,18 +9,16 @@ as there are beams, and leaves the bookkeeping of beams out: it is a lower bound
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.figures import save
 from img2seq.data.batch import pack
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.generation.search import search
@@ -29,7 +27,6 @@ from img2seq.model.decoder import Decoder, PackedAttention
 
 VOCABULARY, WIDTH, LAYERS, HEADS, PLACES, TOKENS = 2550, 256, 3, 8, 49, 20
 REPEATS = 5
-RESULTS = Path(__file__).with_name("results") / "decoding.json"
 
 
 def our_decoder() -> Decoder:
@@ -122,13 +119,7 @@ def main(line: list[str]) -> None:
             print(f"{'greedy' if n_beams == 1 else 'beam 5':<8}{B:>7}  " + "  ".join(cells))
             ranges = {name: [B / max(values), B / min(values)] for name, values in times.items()}
             rows.append({"beams": n_beams, "images": B, "captions_per_s": speed, "range": ranges, "ours_over": ratio})
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "tokens": TOKENS, "rows": rows}, indent=1) + "\n")
+    save("decoding", {"tokens": TOKENS, "rows": rows})
 
 
 if __name__ == "__main__":

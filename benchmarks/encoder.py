@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.machine import save, show, spread
+from benchmarks.figures import save, show, spread
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.runtime import accelerate
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.machine import save, show, spread
+from benchmarks.figures import save, show, spread
 from benchmarks.photographs import ROOT
 from img2seq.data.image import ImageSpec, decode
 from img2seq.data.pixels import map_in_threads

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.figures import save
 from img2seq.evaluation import Scores, ptb_tokenize, score
 
 ROOT = Path(__file__).parents[1]
@@ -66,18 +65,13 @@ def main(line: list[str]) -> None:
             for name in METRICS
         },
         "scores": ours.corpus,
-        "python": platform.python_version(),
-        "processor_cores": os.cpu_count(),
     }
     for name, value in found.items():
         print(f"{name:<32}{value if not isinstance(value, dict) else ''}")
         if isinstance(value, dict):
             for metric, figure in value.items():
                 print(f"    {metric:<28}{figure}")
-    target = ROOT / "benchmarks/results/metrics.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {target}")
+    save("metrics", found)
 
 
 def build_corpus(path: Path, images: int) -> tuple[dict[str, str], dict[str, list[str]]]:

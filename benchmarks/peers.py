@@ -1,4 +1,4 @@
-"""The peers' environments: made once under benchmarks/.envs, from PyPI, and never mixed with ours."""
+"""A peer's environment: made once under benchmarks/.envs, from PyPI, and never mixed with ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Peer:
 
     Attributes:
         name: of its environment.
-        python: version of the interpreter it needs, or "" for ours.
+        python: version of the interpreter it needs.
         packages: what pip installs.
     """
 
@@ -29,7 +29,6 @@ class Peer:
 
 
 EIR = Peer("eir", "3.13", ("eir-dl==0.25.0", *TORCH))
-TRANSFORMERS = Peer("transformers", "", ("transformers==5.23.0", "timm==1.0.31", *TORCH))
 
 
 def interpreter(peer: Peer) -> Path:
@@ -57,7 +56,7 @@ def interpreter(peer: Peer) -> Path:
 
 
 def _base(peer: Peer) -> str:
-    if not peer.python or sys.version.startswith(peer.python + "."):
+    if sys.version.startswith(peer.python + "."):
         return sys.executable
     name = f"python{peer.python}"
     candidates = [os.environ.get("BENCHMARK_" + name.upper().replace(".", "_")), shutil.which(name)]

@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.machine import save
+from benchmarks.figures import save
 from img2seq.demo.dataset import write_dataset
 from img2seq.report.curves import save_figure
 from img2seq.runs import RunFolder, read_table

@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import save
 from img2seq.checkpoints import all_checkpoints, newest_valid
 from img2seq.demo.dataset import write_dataset
-from img2seq.runs import RunFolder, read_json, read_table, write_json, write_text
+from img2seq.runs import RunFolder, read_json, read_table, write_text
 
-RESULTS = Path(__file__).parent / "results" / "torture.json"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["img2seq.cli", "img2seq.training.loop", "timm", "tensorboardX", "matplotlib.pyplot"])
 
@@ -161,7 +161,7 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder)
-    write_json(RESULTS, figures)
+    save("torture", figures)
     print("\n".join(f"{name:<32}{value}" for name, value in figures.items()))
     sys.exit(1 if differing else 0)
 

@@ -132,3 +132,17 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
         train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))
         runs.append(folder / name)
     return runs[0], runs[1]
+
+
+def minimal_config() -> dict[str, Any]:
+    """Return the shortest configuration that can be read."""
+    return {
+        "globals": {"basic_experiment": {"output_folder": "runs/x"}},
+        "inputs": [
+            {
+                "input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"},
+                "model_config": {"model_type": "resnet18"},
+            }
+        ],
+        "outputs": [{"output_info": {"output_source": "c.csv", "output_name": "captions", "output_type": "sequence"}}],
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from img2seq.data.image import ImageSpec
 from img2seq.data.pixels import PixelTable, cache_pixels
 from img2seq.data.records import Problems, captions_by_image, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
-from img2seq.data.split import configured_split, read_ids
+from img2seq.data.split import configured_split, joint_contents, read_ids
 from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.features import cache_features
@@ -101,7 +101,8 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         check_name(entry.model.model_type)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
-    train_ids, valid_ids, leaking = configured_split(captions, basic, held_out, _contents(captions, tables))
+    contents = joint_contents(captions, [table.content_of for table in tables.values()])
+    train_ids, valid_ids, leaking = configured_split(captions, basic, held_out, contents)
     if leaking:
         leaks = Problems({"validation image(s) stand in training under another ID": leaking})
         report = "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data))))
@@ -189,13 +190,6 @@ def _read_data(
         i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)
     }
     return usable, tables, files, report
-
-
-def _contents(image_ids: Iterable[str], tables: Mapping[str, PixelTable]) -> dict[str, str]:
-    """Return what each image holds, in all inputs together; nothing without inputs."""
-    if not tables:
-        return {}
-    return {i: " ".join(table.content_of[i] for table in tables.values()) for i in image_ids}
 
 
 def cache_folder(config: Experiment) -> Path:
@@ -299,10 +293,6 @@ def load_weights_from(model: CaptionModel, source: str, *, strict: bool, say: Ca
         raise ModelError(
             f"pretrained_checkpoint: {source}: expected a run, a checkpoint folder or a .safetensors file, found nothing"
         )
-    _load_weights(model, path, strict=strict, say=say)
-
-
-def _load_weights(model: CaptionModel, path: Path, *, strict: bool = True, say: Callable[[str], None] = print) -> None:
     expected, found = shapes_of(model), read_shapes(path)
     if strict:
         check_shapes(expected, found, path)
@@ -386,7 +376,7 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
             shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
         )
     model = build_model(config, facts, new=False)
-    _load_weights(model, checkpoint.weights)
+    model.load_state_dict(read_tensors(checkpoint.weights))
     model.to(choose_device(device)).eval()
     specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in config.inputs}
     return LoadedRun(run, checkpoint, config, facts, tokenizer, model, specs)

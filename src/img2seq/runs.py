@@ -165,6 +165,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a history, none where there is no file: it grows line by line, and a kill can leave half of one."""
+    rows = read_table(path) if path.is_file() else []
+    return [row for row in rows if None not in row.values()]
+
+
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV so that the file is always whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

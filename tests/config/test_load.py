@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SHARED, needs_tutorial, tiny_config, write_yaml
+from conftest import SHARED, minimal_config, needs_tutorial, tiny_config, write_yaml
 from img2seq.config.load import ConfigFiles, describe, load, load_config, to_plain, to_yaml
 from img2seq.config.schema import Experiment, Section
 from img2seq.config.yaml_reader import parse_yaml
@@ -78,21 +77,8 @@ outputs.0.model_config.model_init_config: num_heads=8 num_layers=2 dim_feedforwa
 """
 
 
-def minimal() -> dict[str, Any]:
-    return {
-        "globals": {"basic_experiment": {"output_folder": "runs/x"}},
-        "inputs": [
-            {
-                "input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"},
-                "model_config": {"model_type": "resnet18"},
-            }
-        ],
-        "outputs": [{"output_info": {"output_source": "c.csv", "output_name": "captions", "output_type": "sequence"}}],
-    }
-
-
 def test_every_field_of_the_peer_exists_with_its_default() -> None:
-    plain = to_plain(Experiment.model_validate(minimal()))
+    plain = to_plain(Experiment.model_validate(minimal_config()))
     for line in PEER_DEFAULTS.strip().splitlines():
         path, _, fields = line.partition(": ")
         section = plain
@@ -120,14 +106,14 @@ def test_every_field_says_what_it_means() -> None:
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20))
 def test_a_resolved_configuration_reads_back_equal_whatever_its_texts(text: str) -> None:
-    data = minimal()
+    data = minimal_config()
     data["outputs"][0]["output_info"]["output_source"] = text
     config = Experiment.model_validate(data)
     assert Experiment.model_validate(parse_yaml(to_yaml(config), "f").data) == config
 
 
 def test_describe_says_where_each_value_came_from(tmp_path: Path) -> None:
-    path = write_yaml(tmp_path / "experiment.yaml", minimal())
+    path = write_yaml(tmp_path / "experiment.yaml", minimal_config())
     lines = describe(load(ConfigFiles(experiment=str(path)), ["globals.optimization.lr=0.01"])).splitlines()
     source = {line.split(":")[0]: line.rpartition("# ")[2] for line in lines}
     assert source["globals.optimization.lr"] == "command line"

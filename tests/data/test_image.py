@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,9 @@ from PIL import Image
 from conftest import SHARED, needs_flickr8k
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.errors import DataError
+from pictures import encoded, picture
 
 SPEC = ImageSpec(16, 16)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def picture() -> Image.Image:
-    return Image.effect_mandelbrot((40, 20), (-2, -1, 1, 1), 50).convert("RGB")
 
 
 def test_paths_bytes_pictures_and_arrays_give_the_same_pixels(tmp_path: Path) -> None:

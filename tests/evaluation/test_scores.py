@@ -6,31 +6,18 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from oracle import flickr8k_pairs, needs_java
 
 from conftest import SHARED, needs_flickr8k
+from corpora import METRICS, corpora, scored
 from img2seq.errors import ScoreError
-from img2seq.evaluation import Scores, ptb_tokenize, score
+from img2seq.evaluation import ptb_tokenize
 from img2seq.evaluation.cider import DocumentFrequency, cider_d
 from img2seq.evaluation.ngrams import count_corpus
-
-METRICS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d"]
-
-# Few words, so that captions and references share n-grams; a number that is two words to BLEU and one to ROUGE-L.
-caption_texts = st.lists(st.sampled_from(["a", "dog", "runs", "the", "22 3/4", "cat", "."]), max_size=9).map(" ".join)
-corpora = st.lists(
-    st.tuples(caption_texts, st.lists(caption_texts, min_size=1, max_size=3)), min_size=1, max_size=6
-).map(lambda rows: {str(place): row for place, row in enumerate(rows)})
-
-
-def scored(results: Mapping[str, str], references: Mapping[str, Sequence[str]], **options: Any) -> Scores:
-    return score(results, references, java_metrics=(), **options)
 
 
 def reference_scores(

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT, write_yaml
+from conftest import ROOT, minimal_config, write_yaml
 from img2seq.config.load import load_config, to_yaml
 from img2seq.config.yaml_reader import parse_yaml, scalar
 from img2seq.errors import ConfigError
-
-
-def minimal() -> dict[str, Any]:
-    return {
-        "globals": {"basic_experiment": {"output_folder": "runs/x"}},
-        "inputs": [
-            {
-                "input_info": {"input_source": "images", "input_name": "photo", "input_type": "image"},
-                "model_config": {"model_type": "resnet18"},
-            }
-        ],
-        "outputs": [{"output_info": {"output_source": "c.csv", "output_name": "captions", "output_type": "sequence"}}],
-    }
-
 
 # One mistake each: (override, what the message must hold besides the place).
 MISTAKES = [
@@ -62,7 +47,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("override", "expected"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_each_mistake_is_one_clear_error(override: str, expected: list[str], tmp_path: Path) -> None:
-    path = write_yaml(tmp_path / "experiment.yaml", minimal())
+    path = write_yaml(tmp_path / "experiment.yaml", minimal_config())
     with pytest.raises(ConfigError) as caught:
         load_config(path, *(override.split(" ") if " globals" in override else [override]))
     message = str(caught.value)
@@ -75,7 +60,7 @@ def test_each_mistake_is_one_clear_error(override: str, expected: list[str], tmp
 def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text(
-        yaml.safe_dump(minimal(), sort_keys=False).replace(
+        yaml.safe_dump(minimal_config(), sort_keys=False).replace(
             "output_folder: runs/x", "output_folder: runs/x\n    n_epoch: 3"
         )
     )

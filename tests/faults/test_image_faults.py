@@ -21,18 +21,9 @@ from img2seq.data.image import ImageSpec, Pixels, convert, decode, from_any
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
 from img2seq.errors import DataError
+from pictures import encoded, picture
 
 SPEC = ImageSpec(16, 16)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def picture() -> Image.Image:
-    return Image.effect_mandelbrot((40, 20), (-2, -1, 1, 1), 50).convert("RGB")
 
 
 FILES = {

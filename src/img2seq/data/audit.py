@@ -19,7 +19,7 @@ from img2seq.data.audit_images import check_images
 from img2seq.data.findings import Audit, counts, spread
 from img2seq.data.image import ImageSpec
 from img2seq.data.records import captions_by_image, image_id_of
-from img2seq.data.split import leaks, random_split, read_ids
+from img2seq.data.split import joint_contents, leaks, random_split, read_ids
 from img2seq.data.tokenizer import UNK, Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
@@ -106,7 +106,7 @@ def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
         )
     if captions:
         usable = [i for i in captions if all(i in of_input for of_input in contents.values())]
-        joint = {i: " ".join(of_input[i] for of_input in contents.values()) for i in usable} if contents else {}
+        joint = joint_contents(usable, contents.values())
         train, valid = _check_split(subject, usable, joint, audit)
         _check_captions(captions, audit)
         _check_tokens(subject, captions, train or usable, valid, audit)

@@ -78,6 +78,11 @@ def random_split(
     return [i for i in ids if i not in drawn], [i for i in ids if i in drawn]
 
 
+def joint_contents(ids: Iterable[str], inputs: Collection[Mapping[str, str]]) -> dict[str, str]:
+    """Return what each image holds in all inputs together, from what it holds in each; nothing without inputs."""
+    return {i: " ".join(contents[i] for contents in inputs) for i in ids} if inputs else {}
+
+
 def equal_images(ids: Iterable[str], contents: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the ids that hold the same picture, by the first of them; most stand alone."""
     first_of: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """Convolutions over maps of a few places, as one matrix product.
 
-A ResNet at 64 pixels ends in maps of 2 x 2 places. There the CPU's convolution kernels reach a third of what they reach on
-larger maps, most of it lost in the weights' gradient. Laying the patches out and multiplying once is
-two to three times faster, forward and backward, and the numbers are the same up to the order of summation.
+A ResNet at 64 pixels ends in maps of 2 x 2 places. There the CPU's convolution kernels are far from what they reach on larger
+maps. Laying the patches out and multiplying once is faster, forward and backward, and the numbers are the same up to the order
+of summation.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _LEVELS = 1 << 16
 class Dropout(nn.Module):
     """Set each number to zero with probability p (below 1) while training, and scale the others so that the mean stays.
 
-    On a CPU torch draws one random number after another: a tenth of a training step. Here a fast generator, seeded by
+    On a CPU torch draws one random number after another, which takes long. Here a fast generator, seeded by
     torch's own (so that `torch.manual_seed` decides the mask), gives 16 bits for each number; p is kept to 1/65536, and the
     scale follows what is kept. Elsewhere, and under torch.compile, this is torch's dropout.
     """

@@ -1,4 +1,4 @@
-"""An encoder whose weights are final, through ONNX Runtime: three times as fast on a CPU, the same numbers to about 1e-5.
+"""An encoder whose weights are final, through ONNX Runtime: faster on a CPU, the same numbers up to rounding.
 
 Normalisation, batch norms and activations become part of the convolutions. Installed with `img2seq[fast]`; without it, and on
 other devices, torch computes. Exporting takes a few seconds, so it is for many images.

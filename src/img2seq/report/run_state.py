@@ -13,7 +13,7 @@ from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.report.compare import clock
 from img2seq.run_lock import owner_of
-from img2seq.runs import RunFolder, open_run, read_config, read_json, read_table, read_tokenizer
+from img2seq.runs import RunFolder, open_run, read_config, read_history, read_json, read_tokenizer
 
 # --- show
 
@@ -33,10 +33,10 @@ def describe_run(path: str | Path) -> str:
         is_now = f"being trained by {owner}"
     else:
         is_now = "finished" if is_finished else "interrupted" if newest else "interrupted before its first checkpoint"
-    step = max(position["step"], *(int(row["iteration"]) for row in _rows(run.history_train)[-1:]), 0)
+    step = max(position["step"], *(int(row["iteration"]) for row in read_history(run.history_train)[-1:]), 0)
     reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
     epochs = f"epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
-    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in _rows(run.history_valid)]
+    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in read_history(run.history_valid)]
     best = "no evaluation yet"
     if evaluations:
         loss, at = min(evaluations)
@@ -66,11 +66,6 @@ def _newest_readable(run: RunFolder) -> Checkpoint | None:
             continue
         return checkpoint
     return None
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    rows = read_table(path) if path.is_file() else []
-    return [row for row in rows if None not in row.values()]
 
 
 def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import FrameType
 
 import torch
@@ -29,8 +29,6 @@ from img2seq.assemble import Prepared, build_model, load, prepare
 from img2seq.checkpoints import Checkpoint
 from img2seq.config.load import LoadedConfig, describe, to_yaml
 from img2seq.config.schema import Experiment
-from img2seq.data.batch import Batch
-from img2seq.data.order import Plan, share, training_plan
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
@@ -55,6 +53,7 @@ from img2seq.training.saver import Saver
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
 from img2seq.training.validate import image_losses
+from img2seq.training.work import Work, WorkPlan
 
 
 class Interrupted(Exception):
@@ -142,26 +141,6 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     run.link_samples(config.output.name)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one process does in a step, and what all of them do together.
-
-    Attributes:
-        batches: this process's share of each batch whose gradients are gathered.
-        counts: whether a batch counts. A process without a share computes some image all the same and leaves it out of
-            the loss, for all must take part when gradients are summed.
-        n_tokens: target tokens, of all processes.
-        n_captions: captions, of all processes.
-        image_ids: images, of all processes.
-    """
-
-    batches: list[Batch]
-    counts: list[bool]
-    n_tokens: int
-    n_captions: int
-    image_ids: list[str]
-
-
 class Trainer:
     """One sitting of a run: what it holds, and the loop."""
 
@@ -182,17 +161,18 @@ class Trainer:
         factors = {entry.name: entry.model.lr_factor for entry in config.inputs}
         basic = config.globals.basic_experiment
         self.workers, self.seed = basic.dataloader_workers, basic.seed
-        first_plan = self._plan(0)
+        accumulate = optimization.gradient_accumulation_steps or 1
+        self.work = WorkPlan(prepared.train, basic, accumulate, world)
+        self.n_steps = self.work.n_steps
         self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
             self.model,
             world,
             config.globals.accelerator.strategy,
             compiled=config.globals.model.compile_model,
-            example=prepared.train.batch(first_plan[0][:1]),
+            example=self.work.smallest_batch,
         )
         self.optimizer: Optimizer = build_optimizer(self.model, optimization, factors)
         self.average = WeightAverage(self.model, config.globals.model)
-        self.accumulate = optimization.gradient_accumulation_steps or 1
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.sharded = is_sharded(self.model)
         self.state = TrainState()
@@ -200,8 +180,6 @@ class Trainer:
         types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "fp16-mixed": torch.float16}
         self.autocast_to = types.get(str(precision))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast_to == torch.float16)
-        self.batches_of_epoch = [len(self._plan(epoch)) for epoch in range(self._distinct_epochs())]
-        self.n_steps = sum(math.ceil(self._n_batches(epoch) / self.accumulate) for epoch in range(basic.n_epochs))
         record = Recorder if world.first else NoRecorder
         self.recorder = record(run, config, prepared, announce, self.n_steps)
         self.saver = Saver(
@@ -239,7 +217,7 @@ class Trainer:
         state = self.state
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
-            for work in self._steps_of_epoch():
+            for work in self.work.steps(state.epoch, done=state.batch):
                 begun = time.perf_counter()
                 self.saver.check()
                 loss, rate, norm = self._step(work)
@@ -450,48 +428,6 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    # --- order
-
-    def _plan(self, epoch: int) -> Plan:
-        basic = self.config.globals.basic_experiment
-        return training_plan(
-            self.prepared.train.captions_of,
-            batch_size=basic.batch_size,
-            captions_per_image=basic.captions_per_image,
-            seed=self.seed,
-            epoch=epoch,
-        )
-
-    def _distinct_epochs(self) -> int:
-        """Return how many epochs' plans may differ in length: one where every image has as many captions."""
-        counts = self.prepared.train.captions_of
-        same = len({int(n) for n in counts[1:] - counts[:-1]}) == 1
-        return 1 if same else self.config.globals.basic_experiment.n_epochs
-
-    def _n_batches(self, epoch: int) -> int:
-        return self.batches_of_epoch[min(epoch, len(self.batches_of_epoch) - 1)]
-
-    def _steps_of_epoch(self) -> Iterator[Work]:
-        """Yield this process's share of each remaining step of the epoch."""
-        data, world = self.prepared.train, self.world
-        plan = self._plan(self.state.epoch)[self.state.batch :]
-        shares = [share(groups, world.rank, world.size) for groups in plan]
-        mine = [own or groups[:1] for own, groups in zip(shares, plan, strict=True)]
-        batches: list[Batch] = []
-        for place, batch in enumerate(data.batches(mine, epoch=self.state.epoch, workers=self.workers), 1):
-            batches.append(batch)
-            if len(batches) == self.accumulate or place == len(plan):
-                first = place - len(batches)
-                groups = [group for of_batch in plan[first:place] for group in of_batch]
-                yield Work(
-                    batches=batches,
-                    counts=[bool(own) for own in shares[first:place]],
-                    n_tokens=data.n_tokens(groups),
-                    n_captions=sum(len(group.captions) for group in groups),
-                    image_ids=[data.image_ids[group.image] for group in groups],
-                )
-                batches = []
 
     def _rate(self, step: int) -> float:
         options = self.config.globals

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,7 +55,9 @@ class TrainingLoss(nn.Module):
         return loss
 
 
-def parallel_loss(model: CaptionModel, world: World, strategy: str, *, compiled: bool, example: Batch) -> nn.Module:
+def parallel_loss(
+    model: CaptionModel, world: World, strategy: str, *, compiled: bool, example: Callable[[], Batch]
+) -> nn.Module:
     """Return the loss whose gradients are the same in all processes; with `fsdp` the model's tensors become shards."""
     loss = TrainingLoss(model, compiled=compiled)
     if world.size == 1:
@@ -75,7 +77,7 @@ def parallel_loss(model: CaptionModel, world: World, strategy: str, *, compiled:
         device_ids=[device] if device.type == "cuda" else None,
         **options,
         gradient_as_bucket_view=True,
-        find_unused_parameters=_has_idle_parameters(model, example),
+        find_unused_parameters=_has_idle_parameters(model, example()),
     )
 
 

@@ -21,7 +21,7 @@ from img2seq.model.captioner import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
-from img2seq.runs import RunFolder, read_table, write_json, write_table, write_text
+from img2seq.runs import RunFolder, read_history, write_json, write_table, write_text
 from img2seq.training.distributed import World
 from img2seq.training.state import TrainState
 from img2seq.training.validate import ImageLosses, image_losses
@@ -57,9 +57,7 @@ class Recorder:
             (self.run.history_train, TRAIN_COLUMNS, step),
             (self.run.history_valid, VALID_COLUMNS, last_evaluation),
         ):
-            rows = read_table(path) if path.exists() else []
-            whole = [row for row in rows if None not in row.values()]  # a killed process leaves half a line
-            write_table(path, columns, [row for row in whole if int(row["iteration"]) <= last])
+            write_table(path, columns, [row for row in read_history(path) if int(row["iteration"]) <= last])
         self._train_file = self.run.history_train.open("a", encoding="utf-8", newline="")
         if self.config.globals.lr_schedule.plot_lr_schedule and step == 0:
             figure = draw_learning_rate([rate(i) for i in range(1, self.n_steps + 1)])

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from img2seq.checkpoints import Checkpoint
 from img2seq.errors import RunError
 from img2seq.model.captioner import CaptionModel
+from img2seq.model.weights import read_tensors
 from img2seq.training.average import WeightAverage
 from img2seq.training.parallel import laid_out_as, whole
 
@@ -85,7 +85,7 @@ def restore(
         raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error}") from error
     if scaler.is_enabled() and data.get("scaler"):
         scaler.load_state_dict(data["scaler"])
-    weights, tensors = load_file(checkpoint.weights), load_file(checkpoint.training)
+    weights, tensors = read_tensors(checkpoint.weights), read_tensors(checkpoint.training)
     for name, tensor in tensors.items():
         if name.startswith("trained."):
             weights[name.removeprefix("trained.")] = tensor
