@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
-from img2seq.model.convolution import replace_small_maps
+from img2seq.model.convolution import replace_convolutions
 from img2seq.model.dropout import Dropout
 from img2seq.model.weights import read_pretrained
 
@@ -65,6 +65,7 @@ class ImageEncoder(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.requires_grad_(not frozen)
+        replace_convolutions(self.backbone)
         self.backbone.to(memory_format=torch.channels_last)
         self.n_places, self.n_features = self._measure(name, height, width, len(mean))
 
@@ -100,7 +101,6 @@ class ImageEncoder(nn.Module):
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
-        replace_small_maps(self.backbone, lambda: self(blank))
         self.train(training)
         if features.ndim != 3 or features.shape[1] == 0:
             raise ModelError(
