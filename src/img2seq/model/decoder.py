@@ -126,7 +126,8 @@ class Decoder(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             kv = block.memory_kv(memory).view(B, P, 2, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
-            pairs.append((kv[0], kv[1]))
+            keys, values = kv.unbind()
+            pairs.append((keys, values))
         return pairs
 
     def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
@@ -158,9 +159,8 @@ class PackedAttention:
         _N, D3 = qkv.shape
         S, T = self.batch.caption_shape
         table = _spread(qkv, self.batch.caption_slots, S * T).view(S, T, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        gathered = F.scaled_dot_product_attention(
-            table[0], table[1], table[2], is_causal=True
-        )  # padding comes last: causal hides it
+        q, k, v = table.unbind()  # whose gradients are joined at once; those of indices would be added to zeros
+        gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # padding comes last: causal hides it
         return _gather(gathered.transpose(1, 2).reshape(S * T, D3 // 3), self.batch.caption_slots)
 
     def attend_to_memory(self, layer: int, q: Tensor) -> Tensor:

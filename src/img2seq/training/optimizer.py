@@ -14,7 +14,7 @@ from img2seq.config.schema import Optimization
 from img2seq.model.captioner import CaptionModel
 from img2seq.training.parallel import is_sharded, local
 
-BLOCK_NUMBERS = 1 << 17  # of float32, four tensors: 2 MB
+BLOCK_NUMBERS = 1 << 19  # of float32, four tensors: 8 MB; smaller blocks cost more in calls than they save
 
 
 class AdaBelief(Optimizer):
