@@ -23,7 +23,8 @@ from img2seq.data.batch import pack
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
-from img2seq.model.decoder import Decoder, PackedAttention
+from img2seq.model.attention import PackedAttention
+from img2seq.model.decoder import Decoder
 
 VOCABULARY, WIDTH, LAYERS, HEADS, PLACES, TOKENS = 2550, 256, 3, 8, 49, 20
 REPEATS = 5

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from img2seq.data.augment import OPERATIONS, trivial_augment
+from img2seq.data.batch import pack
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.image import ImageSpec
 from img2seq.data.order import training_plan, validation_plan
@@ -71,20 +72,37 @@ def test_a_packed_batch_holds_each_caption_from_begin_to_end_and_nothing_else() 
     batch = data.batch(validation_plan(data.captions_of, batch_size=100)[0])
     S, T = batch.caption_shape
     B, Q = batch.image_shape
-    assert (data.n_captions, 9) == (S, B)
-    table = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.input_ids).view(S, T)
-    targets = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.target_ids).view(S, T)
-    rows = iter(range(S))
+    assert (B, T) == (9, 32)
+    assert data.n_captions > S  # captions share rows
+    table = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.input_ids)
+    targets = torch.full((S * T,), -1).index_copy(0, batch.caption_slots, batch.target_ids)
+    begins = iter((table == BOS).nonzero().flatten().tolist())
     for texts in data.captions:
         for text in texts:
-            n, row = len(text.split()), next(rows)
-            assert table[row, 0] == BOS
-            assert targets[row, n] == EOS
-            assert torch.equal(table[row, 1 : n + 1], targets[row, :n])
-            assert (table[row, n + 1 :] == -1).all()
+            n, begin = len(text.split()), next(begins)
+            assert begin // T == (begin + n) // T  # whole, in one row
+            assert targets[begin + n] == EOS
+            assert torch.equal(table[begin + 1 : begin + n + 1], targets[begin : begin + n])
+            seen = batch.may_see.view(S * T, T)[begin : begin + n + 1]
+            own = torch.arange(T) - begin % T
+            assert torch.equal(seen, (own >= 0) & (own <= torch.arange(n + 1).unsqueeze(1)))
+    assert next(begins, None) is None
+    assert (table >= 0).sum() == len(batch.input_ids)
+    assert batch.may_see.any(2).all()
     assert len(batch.image_slots.unique()) == len(batch.image_slots)
     assert torch.equal(batch.image_slots // Q, batch.image_of_token)
-    assert torch.equal(batch.positions, batch.caption_slots % T)
+
+
+def test_a_long_caption_has_a_row_of_its_own() -> None:
+    lines = [[5] * n for n in (3, 40, 38, 2)]
+    batch = pack(("a",), {}, [[(line, line, 0) for line in lines]])
+    assert batch.caption_shape == (3, 40)
+    assert [int(slot) for slot, place in zip(batch.caption_slots, batch.positions, strict=True) if place == 0] == [
+        0,
+        40,
+        80,
+        118,
+    ]
 
 
 def test_a_window_of_a_longer_caption_has_no_false_begin_or_end() -> None:

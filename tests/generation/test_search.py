@@ -44,7 +44,7 @@ def memory(n: int = 3, seed: int = 0) -> torch.Tensor:
 
 def packed_log_probabilities(decoder: Decoder, image: torch.Tensor | None, tokens: list[int]) -> torch.Tensor:
     """Return the (T + 1, V) log-probabilities of each next token by the uncached computation that training uses."""
-    from img2seq.model.decoder import PackedAttention
+    from img2seq.model.attention import PackedAttention
 
     line = [BOS, *tokens]
     batch = pack(("x",), {}, [[(line, [*tokens, EOS], 0)]])

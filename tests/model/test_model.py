@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from img2seq.data.batch import Batch, pack
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
+from img2seq.model.attention import PackedAttention
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
@@ -51,10 +53,10 @@ def small_batch(lengths: list[list[int]]) -> Batch:
 def plain_logits(model: CaptionModel, batch: Batch) -> Tensor:
     """Compute the logits of every caption by itself, with explicit attention, as slowly and obviously as possible."""
     decoder, memory = model.decoder, model.encode(batch.images)
-    S, T = batch.caption_shape
+    begins = [*(batch.positions == 0).nonzero().flatten().tolist(), len(batch.positions)]
     rows = []
-    for s in range(S):
-        chosen = (batch.caption_slots // T == s).nonzero().squeeze(1)
+    for begin, end in itertools.pairwise(begins):
+        chosen = torch.arange(begin, end)
         ids, image = batch.input_ids[chosen], int(batch.image_of_token[chosen[0]])
         n = len(ids)
         x = decoder.embedding(ids) * D**0.5 + decoder.position[:n]
@@ -93,6 +95,21 @@ def test_packed_training_equals_each_caption_by_itself(with_image: bool, positio
     ]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+def test_attention_by_products_equals_the_fused_kernel(with_image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = small_batch([[3, 7], [1], [9, 12, 4], [20, 20, 2]])
+    found = {}
+    for by_products in (True, False):
+        model = small_model(with_image=with_image).double()
+        with monkeypatch.context() as patched:
+            patched.setattr(PackedAttention, "by_products", by_products)
+            if by_products:
+                patched.setattr(F, "scaled_dot_product_attention", None)
+            loss = model.loss_sum(batch)
+            found[by_products] = [loss, *torch.autograd.grad(loss, list(model.decoder.parameters()))]
+    torch.testing.assert_close(found[True], found[False])
 
 
 def test_the_loss_is_over_target_tokens_with_the_end_and_without_padding() -> None:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2seq.data.batch import Batch
-from img2seq.model.decoder import Decoder, PackedAttention
+from img2seq.model.attention import PackedAttention
+from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ContextProjection, ImageEncoder
 
 

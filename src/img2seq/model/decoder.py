@@ -1,8 +1,8 @@
 """A causal transformer decoder (Vaswani 2017) over the caption so far and the images' context vectors.
 
 Pre-norm blocks, GELU, output weights tied to the token embedding. What a token may attend to is not the block's business:
-it hands its queries, keys and values to an `Attention`, which is `PackedAttention` in training (all tokens of a batch at
-once, without padding in any matrix product) and the step-by-step cache of `generation/cache.py` in decoding.
+it hands its queries, keys and values to an `Attention`, which is `attention.PackedAttention` in training (all tokens of a batch
+at once, without padding in any matrix product) and the step-by-step cache of `generation/cache.py` in decoding.
 
 Shapes: B images, N tokens, S captions, T tokens of a caption, Q tokens of an image, P places of the memory, D width,
 H heads, K = D / H, V vocabulary.
@@ -11,13 +11,12 @@ H heads, K = D / H, V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2seq.data.batch import Batch
 from img2seq.model.dropout import Dropout
 
 
@@ -142,64 +141,6 @@ class Decoder(nn.Module):
     def logits(self, outputs: Tensor) -> Tensor:
         """Return (N, V) logits of (N, D) outputs."""
         return F.linear(outputs, self.embedding.weight, self.bias)
-
-
-class PackedAttention:
-    """Attention over the packed captions of a batch.
-
-    Tokens are laid out in a padded table only inside the attention itself. For cross-attention the rows of the table are
-    images, so that keys and values of an image serve all of its captions.
-    """
-
-    def __init__(self, batch: Batch, n_heads: int, memory: list[tuple[Tensor, Tensor]]):
-        self.batch, self.n_heads, self.memory = batch, n_heads, memory
-
-    def attend_to_caption(self, layer: int, qkv: Tensor) -> Tensor:
-        """Return (N, D) for (N, 3 D): each token attends to its caption up to itself."""
-        _N, D3 = qkv.shape
-        S, T = self.batch.caption_shape
-        table = _spread(qkv, self.batch.caption_slots, S * T).view(S, T, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = table.unbind()  # whose gradients are joined at once; those of indices would be added to zeros
-        gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # padding comes last: causal hides it
-        return _gather(gathered.transpose(1, 2).reshape(S * T, D3 // 3), self.batch.caption_slots)
-
-    def attend_to_memory(self, layer: int, q: Tensor) -> Tensor:
-        """Return (N, D) for (N, D): each token attends to all of its image's memory."""
-        _N, D = q.shape
-        B, Q = self.batch.image_shape
-        keys, values = self.memory[layer]
-        table = _spread(q, self.batch.image_slots, B * Q).view(B, Q, self.n_heads, -1).transpose(1, 2)
-        gathered = F.scaled_dot_product_attention(table, keys, values)
-        return _gather(gathered.transpose(1, 2).reshape(B * Q, D), self.batch.image_slots)
-
-
-def _spread(x: Tensor, slots: Tensor, n_slots: int) -> Tensor:
-    """Return the rows of x at their slots of a table of zeros."""
-    return x.new_zeros(n_slots, x.shape[1]).index_copy_(0, slots, x)
-
-
-def _gather(table: Tensor, slots: Tensor) -> Tensor:
-    """Return the rows of a table at some slots, no slot twice: what `_spread` undoes."""
-    rows: Tensor = _Gather.apply(table, slots)
-    return rows
-
-
-class _Gather(torch.autograd.Function):
-    """`index_select` whose gradient is copied into place.
-
-    `index_select` itself does not know that slots differ, and adds gradients up one by one.
-    """
-
-    @staticmethod
-    def forward(context: Any, table: Tensor, slots: Tensor) -> Tensor:
-        context.save_for_backward(slots)
-        context.n_slots = len(table)
-        return table.index_select(0, slots)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (slots,) = context.saved_tensors
-        return _spread(gradients[0], slots, context.n_slots), None
 
 
 def sinusoids(n_positions: int, width: int) -> Tensor:
