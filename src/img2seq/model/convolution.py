@@ -1,25 +1,26 @@
 """Convolutions where the CPU's own kernels are slow: chosen by shape alone, so that a run repeats to the last bit.
 
 A ResNet spends most of its time in 3 x 3 convolutions. Winograd's filtering (`model/winograd.py`) does them with a quarter of the
-multiplications, where there are enough tiles to pay for the transformed kernels. Over maps of a few places, with fewer tiles,
-laying the patches out and multiplying once is faster than the kernels, forward and backward. Either way the numbers are the
-same up to rounding.
+multiplications, where there are enough tiles to pay for the transformed kernels. Onto maps of a few places, one matrix product
+for each tap of the kernel is faster: most taps of a 3 x 3 kernel lie beside a 2 x 2 map, and what lies there is left out. Either
+way the numbers are the same up to rounding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2seq.model import winograd
 
-FEWEST_TILES = 32  # of all images: with fewer, transforming the kernel costs more than is saved
+FEWEST_TILES = 12  # of all images: with fewer, transforming the kernel costs more than is saved
 FEWEST_CHANNELS = 32  # for Winograd: below, its products are too small
-MOST_PLACES = 4  # of an output map whose patches are laid out; from 4 x 4 on the convolution kernels win
+MOST_PLACES = 4  # of an output map that is computed tap by tap
 
 
 class Conv2d(nn.Conv2d):
@@ -29,37 +30,82 @@ class Conv2d(nn.Conv2d):
         """Return (B, N, h, w) for (B, C, H, W)."""
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _is_recorded():
             return super().forward(x)
-        B, C, H, W = x.shape
-        if self.is_3_x_3 and min(C, self.out_channels) >= FEWEST_CHANNELS:
-            side = winograd.tile_side(H, W)
-            if B * math.ceil(H / side) * math.ceil(W / side) >= FEWEST_TILES:
-                y = winograd.convolve(x, self.weight)
-                return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
-        pad_y, pad_x = (int(pad) for pad in self.padding)
-        h = (H + 2 * pad_y - self.kernel_size[0]) // self.stride[0] + 1
-        w = (W + 2 * pad_x - self.kernel_size[1]) // self.stride[1] + 1
-        return self._by_patches(x) if 0 < h * w <= MOST_PLACES else super().forward(x)
+        B, _, H, W = x.shape
+        (pad_y, pad_x), (stride_y, stride_x) = (int(pad) for pad in self.padding), self.stride
+        h = (H + 2 * pad_y - self.kernel_size[0]) // stride_y + 1
+        w = (W + 2 * pad_x - self.kernel_size[1]) // stride_x + 1
+        if 0 < h * w <= MOST_PLACES:
+            y: Tensor = _ByTaps.apply(x, self.weight, self.stride, (pad_y, pad_x), (h, w))
+        elif self._is_for_winograd and B * math.ceil(H / winograd.TILE) * math.ceil(W / winograd.TILE) >= FEWEST_TILES:
+            y = winograd.convolve(x, self.weight)
+        else:
+            return super().forward(x)
+        return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
 
     @property
-    def is_3_x_3(self) -> bool:
-        return (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), (1, 1))
+    def _is_for_winograd(self) -> bool:
+        is_3_x_3 = (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), (1, 1))
+        return is_3_x_3 and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
 
-    def _by_patches(self, x: Tensor) -> Tensor:
-        (kernel_y, kernel_x), (stride_y, stride_x) = self.kernel_size, self.stride
-        pad_y, pad_x = (int(pad) for pad in self.padding)
-        places = x.permute(0, 2, 3, 1)  # channels last: a place's channels are neighbours in memory
-        if pad_y or pad_x:
-            places = F.pad(places, (0, 0, pad_x, pad_x, pad_y, pad_y))
-        last_y = (places.shape[1] - kernel_y) // stride_y * stride_y
-        last_x = (places.shape[2] - kernel_x) // stride_x * stride_x
-        taps = [
-            places[:, y : y + last_y + 1 : stride_y, x0 : x0 + last_x + 1 : stride_x]
-            for y in range(kernel_y)
-            for x0 in range(kernel_x)
-        ]
-        patches = torch.cat(taps, dim=3)  # (B, h, w, kernel_y * kernel_x * C)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # no copy where weights are channels last
-        return F.linear(patches, weight, self.bias).permute(0, 3, 1, 2)
+
+class _ByTaps(torch.autograd.Function):
+    """A convolution as one matrix product for each tap, of those places of the map that the tap meets.
+
+    Shapes: B images, C channels in, N channels out, H x W places of the map, h x w of the output. Maps are kept with places first,
+    (H, W, B, C).
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], pad: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor:
+        """Return (B, N, h, w) for (B, C, H, W)."""
+        taps = _taps(x.shape[2:], size, weight.shape[2:], stride, pad)
+        places, kernel = x.permute(2, 3, 0, 1).contiguous(), weight.permute(0, 2, 3, 1)
+        y = x.new_zeros(*size, x.shape[0], weight.shape[0])
+        for tap, read, write in taps:
+            y[write] += places[read] @ kernel[:, *tap].T
+        context.save_for_backward(places, weight)
+        context.taps = taps
+        return y.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        places, weight = context.saved_tensors
+        kernel, C = weight.permute(0, 2, 3, 1), weight.shape[1]
+        dy = gradients[0].permute(2, 3, 0, 1).contiguous()
+        dx, d_kernel = torch.zeros_like(places), kernel.new_zeros(kernel.shape)
+        for tap, read, write in context.taps:
+            at_tap = dy[write]
+            torch.mm(at_tap.flatten(0, 2).T, places[read].reshape(-1, C), out=d_kernel[:, *tap])
+            dx[read] += at_tap @ kernel[:, *tap]
+        d_x = dx.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+        return d_x, d_kernel.permute(0, 3, 1, 2), None, None, None
+
+
+_Tap = tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]
+
+
+@lru_cache(maxsize=64)
+def _taps(
+    size: tuple[int, int], out_size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
+) -> list[_Tap]:  # fmt: skip
+    """Return each tap that meets the map, with the places it reads and those it writes."""
+
+    def along(axis: int) -> Iterator[tuple[int, slice, slice]]:
+        step = stride[axis]
+        for tap in range(kernel[axis]):
+            ahead = tap - pad[axis]  # of the first place written, in places of the map
+            first = max(0, math.ceil(-ahead / step))
+            last = min(out_size[axis] - 1, (size[axis] - 1 - ahead) // step)
+            if first <= last:
+                yield tap, slice(first * step + ahead, last * step + ahead + 1, step), slice(first, last + 1)
+
+    return [
+        ((y, x), (read_y, read_x), (write_y, write_x))
+        for y, read_y, write_y in along(0)
+        for x, read_x, write_x in along(1)
+    ]
 
 
 def _is_recorded() -> bool:

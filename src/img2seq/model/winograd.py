@@ -1,9 +1,9 @@
 """3 x 3 convolutions by Winograd's minimal filtering (Lavin and Gray 2016, arXiv:1509.09308): fewer products than taps.
 
-A tile of m x m outputs needs a x a inputs, a = m + 2. Both sides are transformed so that the convolution becomes a x a products of
-matrices over channels: for m = 4 a quarter of the multiplications, for m = 2 a little under half. The transforms are matrix products
-too, along one axis at a time, over one row of tiles at a time so that what they make stays in the cache. The numbers are those of
-the convolution up to rounding (1e-5 of the largest for m = 4).
+A tile of m x m outputs, m = 4, needs a x a inputs, a = m + 2. Both sides are transformed so that the convolution becomes a x a
+products of matrices over channels: a quarter of the multiplications. The transforms are matrix products too, along one axis at a
+time, over one row of tiles at a time so that what they make stays in the cache. The numbers are those of the convolution up to
+rounding, 1e-5 of the largest.
 
 Shapes: B images, C channels in, N channels out, H x W places of the map, a numbers along a side of a transformed tile, n tiles
 in a row of tiles, M = n B. Maps are kept with places first, (H, W, B C), so that each transform is one product.
@@ -19,37 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# By the outputs along a tile's side: how a tile's inputs, a kernel and a tile's products are transformed along one axis (the
-# paper's B', G and A').
-_TRANSFORMS: dict[int, tuple[list[list[float]], list[list[float]], list[list[float]]]] = {
-    2: (
-        [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-        [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
-        [[1, 1, 1, 0], [0, 1, -1, -1]],
-    ),
-    4: (
-        [
-            [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-            [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
-        ],
-        [
-            [1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
-        ],
-        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    ),
-}  # fmt: skip
+TILE = 4  # m
+# How a tile's inputs, a kernel and a tile's products are transformed along one axis: the paper's B', G and A' for F(4, 3).
+_INPUTS = [
+    [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
+]  # fmt: skip
+_KERNEL = [
+    [1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
+]  # fmt: skip
+_OUTPUTS = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
     """Return (B, N, H, W) for (B, C, H, W) and a (N, C, 3, 3) weight: stride 1, zeros around. On a CPU only."""
     result: Tensor = _Winograd.apply(x, weight)
     return result
-
-
-def tile_side(height: int, width: int) -> int:
-    """Return m for a map: large tiles save more, and are wasted on a map of 2 x 2."""
-    return 2 if max(height, width) <= 2 else 4
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ class _Tiling:
 
 @lru_cache(maxsize=64)
 def _tiling(height: int, width: int, dtype: torch.dtype) -> _Tiling:
-    inputs, kernel, outputs = (torch.tensor(m, dtype=torch.float64) for m in _TRANSFORMS[tile_side(height, width)])
+    inputs, kernel, outputs = (torch.tensor(m, dtype=torch.float64) for m in (_INPUTS, _KERNEL, _OUTPUTS))
     m, a = outputs.shape
 
     def along(n: int) -> tuple[Tensor, Tensor]:
