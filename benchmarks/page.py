@@ -83,7 +83,7 @@ def decoding() -> list[str]:
         return []
     return section(
         "Decoding",
-        "`python -m benchmarks decoding` (with `pip install transformers`): captions of 20 tokens from random weights; against the\n"
+        "`python -m benchmarks decoding`: captions of 20 tokens from random weights; against the\n"
         "same model without a cache, and against Hugging Face `generate` on a decoder of equal size.",
         ("search", "images", "img2seq, captions/s", "over uncached", "over Hugging Face"),
         [
