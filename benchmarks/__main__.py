@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("training", "decoding", "encoder", "images", "metrics", "processes")
+NAMES = ("training", "hugging_face", "decoding", "encoder", "images", "limits", "metrics", "processes")
 
 
 def main() -> None:

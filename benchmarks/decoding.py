@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Literal
 
@@ -77,7 +78,7 @@ def main(line: list[str]) -> None:
     repeats = options.parse_args(line).repeats
     decoder = our_decoder()
     rows = []
-    with Session("hugging_face_generate", interpreter(HUGGING_FACE)) as peer:
+    with closing(Session("hugging_face_generate", interpreter(HUGGING_FACE))) as peer:
         version = peer.ask(vocabulary=VOCABULARY, width=WIDTH, layers=LAYERS, heads=HEADS)["version"]
         print(
             f"{'search':<8}{'images':>7}  {'ours':>12}  {'uncached':>12}  {'Hugging Face':>13}   "

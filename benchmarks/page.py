@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from benchmarks.figures import RESULTS, show
+from benchmarks.figures import result, show
 from benchmarks.photographs import ROOT
-
-
-def result(name: str) -> dict[str, Any]:
-    """Return a kept result, or nothing."""
-    path = RESULTS / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
 
 
 def section(title: str, text: str, columns: Sequence[str], rows: Iterable[Sequence[str]], after: str = "") -> list[str]:

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 ENVIRONMENTS = Path(__file__).with_name(".envs")
 TIMED = Path(__file__).with_name("timed")
@@ -110,11 +109,6 @@ class Session:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Let the program end."""
         self.process.communicate()

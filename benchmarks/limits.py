@@ -1,0 +1,250 @@
+"""What torch reaches on the matrix products and convolutions of a training step alone, and our share of that.
+
+    python -m benchmarks limits [--repeats 9]
+
+One step of the tutorial's configuration is taken with every matrix product and convolution written down, forward and backward:
+operation, shapes, strides. Each is then run alone, on random numbers of the same layout, warm, with the same threads. Their sum
+is the limit: a step that does nothing else. Attention, a fused kernel with matrix products inside, is left out of it. A profile
+says where the rest goes, and a copy of a large block what memory allows the optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.figures import save
+from benchmarks.photographs import photographs
+from benchmarks.steps import endless, step, trainer
+from benchmarks.training import FILES, SHORT_IMAGES, arguments
+from img2seq.config.load import ConfigFiles, load
+from img2seq.training.loop import Trainer
+from img2seq.training.work import Work
+
+KINDS = {"image": "1 caption an image", "five": "5 captions an image", "text": "text only"}
+GOAL = 0.85
+WARM_STEPS, PROFILED_STEPS, ALONE_RUNS = 3, 5, 5
+COPIED_NUMBERS = 1 << 26
+OPTIMIZER_PASSES = (
+    7  # of its numbers through memory: parameter, gradient, two states read; parameter and two states written
+)
+
+# Where a profiled operation belongs: the first whose beginning fits.
+CATEGORIES = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "convolutions": ("aten::convolution", "aten::mkldnn_convolution", "aten::_slow_conv", "aten::thnn_conv", "aten::mkldnn_", "aten::_convolution", "aten::conv"),
+    "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
+    "normalisation": ("aten::native_batch_norm", "aten::native_layer_norm", "aten::layer_norm", "aten::batch_norm", "aten::_batch_norm"),
+    "loss": ("aten::_log_softmax", "aten::nll_loss", "aten::log_softmax", "aten::cross_entropy"),
+    "random numbers": ("aten::random_", "aten::bernoulli", "aten::uniform", "aten::normal"),
+    "pooling": ("aten::max_pool",),
+    "copies and fills": ("aten::copy_", "aten::fill_", "aten::zero_", "aten::index", "aten::cat", "aten::clone", "aten::embedding"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A call of an operation, without its numbers.
+
+    Attributes:
+        operation: of torch.
+        arguments: tensors stand as (shape, strides, type).
+    """
+
+    operation: Any
+    arguments: tuple[Any, ...]
+
+    def call(self) -> Callable[[], object]:
+        """Return the call on random numbers of the same layout."""
+
+        def tensor(layout: Layout) -> Tensor:
+            made = torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype)
+            return made.normal_() if made.is_floating_point() else made.zero_()
+
+        arguments = tree_map_only(Layout, tensor, self.arguments)
+        return lambda: self.operation(*arguments)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor lies in memory."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class KernelRecorder(TorchDispatchMode):
+    """Writes down every matrix product and convolution that is run under it.
+
+    Attributes:
+        counts: how often each was run.
+        flops: floating-point operations of all of them, a multiplication with its addition as two.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: dict[str, tuple[Kernel, int]] = {}
+        self.flops = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and note it if it is one whose arithmetic torch knows."""
+        result = operation(*args, **(kwargs or {}))
+        count = flop_registry.get(operation._overloadpacket)
+        if count is not None and not kwargs:
+            layouts = tree_map_only(Tensor, lambda t: Layout(tuple(t.shape), t.stride(), t.dtype), args)
+            kernel = Kernel(operation, layouts)
+            _, before = self.counts.get(repr(kernel), (kernel, 0))
+            self.counts[repr(kernel)] = (kernel, before + 1)
+            self.flops += count(*args, out_val=result)
+        return result
+
+
+def seconds_alone(calls: list[tuple[Callable[[], object], int]]) -> float:
+    """Return the sum over all kernels of the median time of a call, as often as the step calls it."""
+    total = 0.0
+    for call, count in calls:
+        call()
+        times = []
+        for _ in range(ALONE_RUNS):
+            begun = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begun)
+        total += count * statistics.median(times)
+    return total
+
+
+def category(event: Any) -> str:
+    """Return where an operation belongs, by its own name or by what it is part of."""
+    at = event
+    while at is not None:
+        if at.name.startswith("Optimizer.step"):
+            return "optimiser"
+        if at.name.startswith("Optimizer.zero_grad"):
+            return "copies and fills"
+        at = at.cpu_parent
+    for name, beginnings in CATEGORIES.items():
+        if event.name.startswith(beginnings):
+            return name
+    return "elementwise and rest" if event.name.startswith("aten::") else "autograd and Python"
+
+
+def consumers(made: Trainer, work: Work) -> dict[str, float]:
+    """Return the milliseconds of a step by category, from a profile: its overhead is in it, mostly under Python."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(PROFILED_STEPS):
+            with record_function("step"):
+                step(made, work)
+    found: dict[str, float] = defaultdict(float)
+    for event in profiled.events() or []:
+        found[category(event)] += event.self_cpu_time_total / 1000 / PROFILED_STEPS
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def optimizer_bound(made: Trainer) -> dict[str, float]:
+    """Return what the optimiser's passes over memory cost at the speed of a copy, in milliseconds, and that speed."""
+    source = torch.ones(COPIED_NUMBERS)
+    target = torch.ones(COPIED_NUMBERS)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        target.copy_(source)
+        times.append(time.perf_counter() - begun)
+    bytes_per_s = 2 * 4 * COPIED_NUMBERS / statistics.median(times)
+    numbers = sum(p.numel() for p in made.trained)
+    return {
+        "parameters": numbers,
+        "copy_gb_per_s": bytes_per_s / 1e9,
+        "bound_ms": 1000 * OPTIMIZER_PASSES * 4 * numbers / bytes_per_s,
+    }
+
+
+def measure(made: Trainer, work: Work, repeats: int) -> dict[str, Any]:
+    """Return step, limit, share and what else the step spends its time on."""
+    for _ in range(WARM_STEPS):
+        step(made, work)
+    with KernelRecorder() as recorder:
+        step(made, work)
+    calls = [(kernel.call(), count) for kernel, count in recorder.counts.values()]
+    steps, alone = [], []
+    for _ in range(repeats):  # in turn, so that a slow spell of the machine meets both
+        steps.append(step(made, work)[0])
+        alone.append(seconds_alone(calls))
+        step(made, work)  # the caches are the step's again before it is timed
+    return {
+        "step_ms": 1000 * statistics.median(steps),
+        "step_range_ms": [1000 * min(steps), 1000 * max(steps)],
+        "alone_ms": 1000 * statistics.median(alone),
+        "share": statistics.median(alone) / statistics.median(steps),
+        "kernels": sum(count for _, count in calls),
+        "shapes": len(calls),
+        "gflop": recorder.flops / 1e9,
+        "gflop_per_s_alone": recorder.flops / 1e9 / statistics.median(alone),
+        "captions": work.n_captions,
+        "consumers_ms": consumers(made, work),
+        "optimizer": optimizer_bound(made),
+    }
+
+
+def tutorial(kind: str, data: dict[str, Path], folder: Path) -> Trainer:
+    """Return a trainer of the tutorial's four files."""
+    line = arguments(kind, data, folder / "run", epochs=1, interval=1000, workers=0)
+    files = ConfigFiles(
+        globals=[str(FILES / "globals.yaml")],
+        inputs=[str(FILES / "inputs_resnet18.yaml")] if kind != "text" else [],
+        fusion=[str(FILES / "fusion.yaml")],
+        outputs=[str(FILES / "output.yaml")],
+    )
+    overrides = [word.removeprefix("--") for word in line if "=" in word]
+    overrides.append(f"globals.basic_experiment.cache_folder={folder / 'cache'}")
+    return trainer(load(files, overrides).experiment, folder / "run")
+
+
+def lines(kind: str, found: dict[str, Any]) -> Iterator[str]:
+    """Yield what is printed of a configuration."""
+    bound = found["optimizer"]
+    yield (
+        f"{KINDS[kind]}: step {found['step_ms']:.1f} ms ({found['step_range_ms'][0]:.1f}-{found['step_range_ms'][1]:.1f}), "
+        f"its {found['kernels']} matrix products and convolutions alone {found['alone_ms']:.1f} ms "
+        f"({found['gflop']:.1f} GFLOP at {found['gflop_per_s_alone']:.0f} GFLOP/s): share {found['share']:.0%}, goal {GOAL:.0%}"
+    )
+    for name, took in found["consumers_ms"].items():
+        yield f"    {name:<24}{took:>8.1f} ms"
+    yield (
+        f"    the optimiser's {bound['parameters'] / 1e6:.1f} million numbers at the speed of a copy "
+        f"({bound['copy_gb_per_s']:.1f} GB/s): {bound['bound_ms']:.1f} ms"
+    )
+
+
+def main(line: list[str]) -> None:
+    """Measure, print and write benchmarks/results/limits.json."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks limits", description=__doc__)
+    options.add_argument("--repeats", type=int, default=9)
+    chosen = options.parse_args(line)
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        data = photographs(Path(temporary) / "data", SHORT_IMAGES)
+        for kind in KINDS:
+            made = tutorial(kind, data, Path(temporary))
+            found[kind] = measure(made, next(endless(made)), chosen.repeats)
+            print("\n".join(lines(kind, found[kind])), flush=True)
+    save("limits", {"goal": GOAL, "configurations": found})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
