@@ -48,6 +48,7 @@ def experiment(
     folder: Path,
     *,
     encoder: str = "resnet18",
+    encoder_options: dict[str, Any] | None = None,
     pixels: int = 64,
     batch: int = 64,
     captions_per_image: int = 1,
@@ -78,6 +79,6 @@ def experiment(
         given["inputs"] = [{
             "input_info": {"input_source": str(images), "input_name": "image", "input_type": "image"},
             "input_type_info": {"size": [pixels], "auto_augment": False, "horizontal_flip": False, "mean_normalization_values": [0.5] * 3, "stds_normalization_values": [0.5] * 3},
-            "model_config": {"model_type": encoder},
+            "model_config": {"model_type": encoder, "model_init_config": encoder_options or {}},
         }]  # fmt: skip
     return Experiment.model_validate(given)
