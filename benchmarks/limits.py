@@ -4,13 +4,15 @@
 
 One step of the tutorial's configuration is taken with every matrix product and convolution written down, forward and backward:
 operation, shapes, strides. Each is then run alone, on random numbers of the same layout, warm, with the same threads. Their sum
-is the limit: a step that does nothing else. Of repeats in turn the fastest counts on both sides. Attention, a fused kernel with matrix products inside, is left out of it. A profile
+is the limit: a step that does nothing else. Of repeats in turn the fastest counts on both sides. Attention, a fused kernel with matrix products inside, is left out of it and
+timed apart. A profile
 says where the rest goes, and a copy of a large block what memory allows the optimiser.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -63,21 +65,30 @@ class Kernel:
 
     Attributes:
         operation: of torch.
-        arguments: tensors stand as (shape, strides, type).
+        arguments: in their order; a tensor stands as its layout.
+        options: arguments by name.
     """
 
     operation: Any
     arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def is_attention(self) -> bool:
+        return "scaled_dot_product" in str(self.operation)
 
     def call(self) -> Callable[[], object]:
         """Return the call on random numbers of the same layout."""
 
         def tensor(layout: Layout) -> Tensor:
-            made = torch.empty_strided(layout.shape, layout.strides, dtype=layout.dtype)
-            return made.normal_() if made.is_floating_point() else made.zero_()
+            length = 1 + sum((n - 1) * stride for n, stride in zip(layout.shape, layout.strides, strict=True))
+            numbers = torch.zeros(length, dtype=layout.dtype)
+            return (numbers.normal_() if layout.dtype.is_floating_point else numbers).as_strided(
+                layout.shape, layout.strides
+            )
 
-        arguments = tree_map_only(Layout, tensor, self.arguments)
-        return lambda: self.operation(*arguments)
+        arguments, options = tree_map_only(Layout, tensor, (self.arguments, self.options))
+        return lambda: self.operation(*arguments, **options)
 
 
 @dataclass(frozen=True)
@@ -90,29 +101,45 @@ class Layout:
 
 
 class KernelRecorder(TorchDispatchMode):
-    """Writes down every matrix product and convolution that is run under it.
+    """Writes down every matrix product, convolution and attention that is run under it.
 
     Attributes:
         counts: how often each was run.
-        flops: floating-point operations of all of them, a multiplication with its addition as two.
+        flops: floating-point operations of the products and convolutions, a multiplication with its addition as two.
+        attention_flops: those of attention.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: dict[str, tuple[Kernel, int]] = {}
         self.flops = 0
+        self.attention_flops = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and note it if it is one whose arithmetic torch knows."""
-        result = operation(*args, **(kwargs or {}))
+        options = kwargs or {}
+        result = operation(*args, **options)
+        layouts = tree_map_only(Tensor, lambda t: Layout(tuple(t.shape), t.stride(), t.dtype), (args, options))
+        kernel = Kernel(operation, *layouts)
         count = flop_registry.get(operation._overloadpacket)
-        if count is not None and not kwargs:
-            layouts = tree_map_only(Tensor, lambda t: Layout(tuple(t.shape), t.stride(), t.dtype), args)
-            kernel = Kernel(operation, layouts)
+        if count is not None and not kernel.is_attention:
+            self.flops += count(*args, **options, out_val=result)
+        if kernel.is_attention:
+            self.attention_flops += attention_flops(kernel)
+        if count is not None or kernel.is_attention:
             _, before = self.counts.get(repr(kernel), (kernel, 0))
             self.counts[repr(kernel)] = (kernel, before + 1)
-            self.flops += count(*args, out_val=result)
         return result
+
+
+def attention_flops(kernel: Kernel) -> int:
+    """Return the operations of a call of attention: two products forward, five backward, half of each under a causal mask."""
+    is_backward = "backward" in str(kernel.operation)
+    queries, keys = kernel.arguments[1:3] if is_backward else kernel.arguments[:2]
+    place = 7 if is_backward else 4
+    is_causal = kernel.options.get("is_causal", len(kernel.arguments) > place and kernel.arguments[place])
+    pairs: int = math.prod(queries.shape[:-1]) * keys.shape[-2]
+    return 2 * (5 if is_backward else 2) * pairs * queries.shape[-1] // (2 if is_causal else 1)
 
 
 def seconds_alone(calls: list[tuple[Callable[[], object], int]]) -> float:
@@ -145,14 +172,15 @@ def category(event: Any) -> str:
 
 
 def consumers(made: Trainer, work: Work) -> dict[str, float]:
-    """Return the milliseconds of a step by category, from a profile: its overhead is in it, mostly under Python."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        for _ in range(PROFILED_STEPS):
-            with record_function("step"):
-                step(made, work)
+    """Return the milliseconds of the fastest of some profiled steps by category: the profiler's own time is in it, mostly under Python."""
+    profiles = []
+    for _ in range(PROFILED_STEPS):
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            took, _loss = step(made, work)
+        profiles.append((took, profiled))
     found: dict[str, float] = defaultdict(float)
-    for event in profiled.events() or []:
-        found[category(event)] += event.self_cpu_time_total / 1000 / PROFILED_STEPS
+    for event in min(profiles, key=lambda one: one[0])[1].events() or []:
+        found[category(event)] += event.self_cpu_time_total / 1000
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -180,18 +208,24 @@ def measure(made: Trainer, work: Work, repeats: int) -> dict[str, Any]:
         step(made, work)
     with KernelRecorder() as recorder:
         step(made, work)
-    calls = [(kernel.call(), count) for kernel, count in recorder.counts.values()]
-    steps, alone = [], []
+    of_kinds: dict[bool, list[tuple[Callable[[], object], int]]] = {False: [], True: []}
+    for kernel, count in recorder.counts.values():
+        of_kinds[kernel.is_attention].append((kernel.call(), count))
+    calls, attention = of_kinds[False], of_kinds[True]
+    steps, alone, attention_alone = [], [], []
     for _ in range(repeats):  # in turn, so that a slow spell of the machine meets both
         steps.append(step(made, work)[0])
         alone.append(seconds_alone(calls))
+        attention_alone.append(seconds_alone(attention))
         step(made, work)  # the caches are the step's again before it is timed
     return {
         "step_ms": 1000 * min(steps),  # the least disturbed by whatever else the machine does
         "step_median_ms": 1000 * statistics.median(steps),
         "alone_ms": 1000 * min(alone),
         "alone_median_ms": 1000 * statistics.median(alone),
+        "attention_alone_ms": 1000 * min(attention_alone),
         "share": min(alone) / min(steps),
+        "share_with_attention": (min(alone) + min(attention_alone)) / min(steps),
         "kernels": sum(count for _, count in calls),
         "shapes": len(calls),
         "gflop": recorder.flops / 1e9,
@@ -222,7 +256,8 @@ def lines(kind: str, found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{KINDS[kind]}: step {found['step_ms']:.1f} ms (median {found['step_median_ms']:.1f}), "
         f"its {found['kernels']} matrix products and convolutions alone {found['alone_ms']:.1f} ms "
-        f"({found['gflop']:.1f} GFLOP at {found['gflop_per_s_alone']:.0f} GFLOP/s): share {found['share']:.0%}, goal {GOAL:.0%}"
+        f"({found['gflop']:.1f} GFLOP at {found['gflop_per_s_alone']:.0f} GFLOP/s): share {found['share']:.0%}, goal {GOAL:.0%}; "
+        f"with attention alone, {found['attention_alone_ms']:.1f} ms, {found['share_with_attention']:.0%}"
     )
     for name, took in found["consumers_ms"].items():
         yield f"    {name:<24}{took:>8.1f} ms"

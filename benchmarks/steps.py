@@ -42,11 +42,11 @@ def endless(trainer: Trainer) -> Iterator[Work]:
 
 
 def experiment(
-    images: Path | None,
+    *,
     captions: Path,
     valid_ids: Path,
     folder: Path,
-    *,
+    images: Path | None = None,
     encoder: str = "resnet18",
     encoder_options: dict[str, Any] | None = None,
     pixels: int = 64,

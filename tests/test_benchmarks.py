@@ -45,6 +45,20 @@ def test_kernels_are_run_again_on_the_layout_they_had() -> None:
     assert seconds_alone([(kernel.call(), count) for kernel, count in kernels]) > 0
 
 
+def test_attention_is_noted_apart_from_products_and_convolutions() -> None:
+    q = torch.randn(2, 2, 4, 8, requires_grad=True)
+    with KernelRecorder() as recorder:
+        F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
+    kernels = [kernel for kernel, _ in recorder.counts.values()]
+    assert len(kernels) == 2  # forward and backward
+    assert all(kernel.is_attention for kernel in kernels)
+    assert recorder.flops == 0
+    products = 2 * (2 * 2 * 4) * 4 * 8 / 2  # half of the pairs under the causal mask
+    assert recorder.attention_flops == (2 + 5) * products
+    for kernel in kernels:
+        kernel.call()()
+
+
 def test_a_curve_bends_only_where_it_grows_faster_than_its_arithmetic() -> None:
     assert growth.time_bend([1, 2, 4], [1.0, 1.5, 3.0]) == pytest.approx(1.0)
     assert growth.time_bend([1, 2, 4], [1.0, 2.0, 6.0]) == pytest.approx(1.5)

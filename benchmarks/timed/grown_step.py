@@ -50,7 +50,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in made.model.parameters()), "n_captions": made.prepared.train.n_captions,
         "set_up_s": set_up_s, "first_batch_s": first_batch_s, "step_s_per_caption": min(seconds),
         "s_per_caption": with_data_s / captions, "tokens_per_caption": tokens / captions,
-        "flop_per_caption": recorder.flops / work.n_captions, "peak_bytes": peak, "empty_bytes": empty,
+        "flop_per_caption": (recorder.flops + recorder.attention_flops) / work.n_captions, "peak_bytes": peak, "empty_bytes": empty,
     }))  # fmt: skip
 
 
