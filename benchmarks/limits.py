@@ -138,8 +138,8 @@ def attention_flops(kernel: Kernel) -> int:
     queries, keys = kernel.arguments[1:3] if is_backward else kernel.arguments[:2]
     place = 7 if is_backward else 4
     is_causal = kernel.options.get("is_causal", len(kernel.arguments) > place and kernel.arguments[place])
-    pairs: int = math.prod(queries.shape[:-1]) * keys.shape[-2]
-    return 2 * (5 if is_backward else 2) * pairs * queries.shape[-1] // (2 if is_causal else 1)
+    pairs = math.prod(queries.shape[:-1]) * keys.shape[-2]
+    return int(2 * (5 if is_backward else 2) * pairs * queries.shape[-1]) // (2 if is_causal else 1)
 
 
 def seconds_alone(calls: list[tuple[Callable[[], object], int]]) -> float:
