@@ -41,7 +41,7 @@ AXES = {
     "vocabulary": "words of the vocabulary",
     "parameters": "parameters",
 }
-N_IMAGES = (1_000, 3_000, 10_000, 30_000, 100_000)
+N_IMAGES = (1_000, 10_000, 30_000, 100_000)
 N_TOKENS = (8, 16, 32, 64, 128)
 N_WORDS = (1_000, 3_000, 10_000, 25_000, 50_000)
 # width and depth of a vision transformer, and width and depth of its decoder
@@ -178,6 +178,7 @@ def bends(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def draw(kinds: dict[str, list[dict[str, Any]]]) -> None:
     """Draw time per caption and peak memory, a panel for each kind of size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     for name, label in (("time", "milliseconds per caption"), ("memory", "peak memory, GB")):
         figure = Figure(figsize=(11, 3.4), layout="constrained")
@@ -185,11 +186,13 @@ def draw(kinds: dict[str, list[dict[str, Any]]]) -> None:
         for axes, (kind, rows) in zip(panels, kinds.items(), strict=True):
             (draw_time if name == "time" else draw_memory)(axes, rows)
             axes.set_xlabel(AXES[kind])
-            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # not logarithmic: a straight line is to look straight
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.grid(alpha=0.25)
-            axes.set_ylim(bottom=0)
+            axes.set_xlim(left=0)
+            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         panels[0].set_ylabel(label)
-        panels[0].legend(frameon=False, fontsize=9)
+        panels[0].legend(frameon=False, fontsize=9, loc="upper left")
         save_figure(figure, IMAGES / f"growth_{name}", formats=["png"])
 
 
