@@ -51,15 +51,14 @@ SIDE = 32  # of a generated image
 TOLERANCE = 1.15  # repeats of one size differ by about this
 
 
-def write_images(folder: Path, n: int) -> None:
-    """Write n different small JPEGs, a thousand to a folder."""
-    rng = np.random.default_rng(0)
-    for first in range(0, n, 1000):
-        part = folder / f"{first // 1000:03}"
-        part.mkdir(parents=True)
-        coarse = rng.integers(256, size=(min(1000, n - first), 4, 4, 3), dtype=np.uint8)
-        for i, pixels in enumerate(coarse, first):
-            Image.fromarray(pixels).resize((SIDE, SIDE)).save(part / f"i{i:06}.jpg", quality=80)
+def write_images(folder: Path, first: int, last: int) -> None:
+    """Write small JPEGs, all different, with the numbers from `first` to below `last`, a thousand to a folder."""
+    rng = np.random.default_rng(first)
+    for i in range(first, last):
+        part = folder / f"{i // 1000:03}"
+        part.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(256, size=(4, 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((SIDE, SIDE)).save(part / f"i{i:06}.jpg", quality=80)
 
 
 def write_captions(folder: Path, n_images: int, *, length: int, n_words: int) -> dict[str, str]:
@@ -92,18 +91,13 @@ def measured(**request: Any) -> dict[str, Any]:
 
 def of_images(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yield each number of images with its figures; the second of two processes finds the pixels in the cache."""
-    write_images(folder / "all", max(N_IMAGES) + N_VALID)
-    files = sorted((folder / "all").rglob("*.jpg"))
+    written = 0
     for n in N_IMAGES:
-        linked = folder / str(n)
-        for first in range(0, n + N_VALID, 1000):
-            part = linked / "images" / f"{first // 1000:03}"
-            part.mkdir(parents=True)
-            for file in files[first : min(first + 1000, n + N_VALID)]:
-                os.link(file, part / file.name)
-        size = write_captions(linked, n, length=12, n_words=1000) | {"images": str(linked / "images")}
+        write_images(folder / "images", written, n + N_VALID)
+        written = n + N_VALID
+        size = write_captions(folder / str(n), n, length=12, n_words=1000) | {"images": str(folder / "images")}
         ways = {"encoder": "resnet18", "pixels": SIDE, "batch": 64, "steps": 15, "workers": 2}
-        first_run = measured(**size, **ways)
+        first_run = measured(**size, **ways)  # its cache is its own and empty
         found = measured(**size, **ways)
         found["first_set_up_s"] = first_run["set_up_s"]
         yield n, found
@@ -125,7 +119,7 @@ def of_vocabulary(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
 
 def of_parameters(folder: Path) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yield each size of model with its figures: a vision transformer over 36 places and a decoder."""
-    write_images(folder / "images", 300 + N_VALID)
+    write_images(folder / "images", 0, 300 + N_VALID)
     size = write_captions(folder, 300, length=12, n_words=2000) | {"images": str(folder / "images")}
     for encoder_width, encoder_layers, width, layers in MODELS:
         options = {"embed_dim": encoder_width, "depth": encoder_layers, "num_heads": encoder_width // 64}
