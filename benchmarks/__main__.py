@@ -1,11 +1,15 @@
-"""Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all."""
+"""Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all, about forty minutes on two cores.
+
+After all of them the table of comparisons is printed, and docs/performance.md and its figures are written.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+import time
 
-NAMES = ("training", "decoding", "encoder", "images", "metrics", "processes")
+NAMES = ("training", "hugging_face", "decoding", "encoder", "images", "limits", "growth", "metrics", "processes")
 
 
 def main() -> None:
@@ -13,9 +17,18 @@ def main() -> None:
     name, *options = sys.argv[1:] or ["all"]
     if name != "all" and name not in NAMES:
         sys.exit(f"benchmarks: expected one of all, {', '.join(NAMES)}; found {name!r}")
-    for one in NAMES if name == "all" else [name]:
-        print(f"\n== {one}", flush=True)
+    begun = time.monotonic()
+    for place, one in enumerate(NAMES if name == "all" else [name], 1):
+        passed = (
+            f" ({place} of {len(NAMES)}, {(time.monotonic() - begun) / 60:.0f} minutes passed)" if name == "all" else ""
+        )
+        print(f"\n== {one}{passed}", flush=True)
         importlib.import_module(f"benchmarks.{one}").main(options)
+    if name == "all":
+        from benchmarks import page, summary
+
+        page.write()
+        print(f"\n{summary.table(summary.rows())}\n\nwritten: docs/performance.md")
 
 
 if __name__ == "__main__":

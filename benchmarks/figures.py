@@ -39,6 +39,13 @@ def save(name: str, data: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine()} | data, indent=1) + "\n")
 
 
+def result(name: str) -> dict[str, Any]:
+    """Return a kept result, or nothing."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": len(values)}

@@ -1,20 +1,16 @@
-"""Write docs/performance.md from benchmarks/results/*.json: `make docs`."""
+"""Write docs/performance.md and its figure from benchmarks/results/*.json: `make docs`; `make bench` does so at its end."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.figures import RESULTS, show
+from benchmarks import summary
+from benchmarks.__main__ import NAMES
+from benchmarks.figures import result, show
 from benchmarks.photographs import ROOT
 
-
-def result(name: str) -> dict[str, Any]:
-    """Return a kept result, or nothing."""
-    path = RESULTS / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+LIMIT_KINDS = {"image": "1 caption an image", "five": "5 captions an image", "text": "text only"}
 
 
 def section(title: str, text: str, columns: Sequence[str], rows: Iterable[Sequence[str]], after: str = "") -> list[str]:
@@ -83,7 +79,7 @@ def decoding() -> list[str]:
         return []
     return section(
         "Decoding",
-        "`python -m benchmarks decoding` (with `pip install transformers`): captions of 20 tokens from random weights; against the\n"
+        "`python -m benchmarks decoding`: captions of 20 tokens from random weights; against the\n"
         "same model without a cache, and against Hugging Face `generate` on a decoder of equal size.",
         ("search", "images", "img2seq, captions/s", "over uncached", "over Hugging Face"),
         [
@@ -96,20 +92,131 @@ def decoding() -> list[str]:
     )  # fmt: skip
 
 
+def hugging_face() -> list[str]:
+    """Return the comparison of training steps with Hugging Face."""
+    found = result("hugging_face")
+    if not found:
+        return []
+    one, whole = found["rows"][0], found["pass"]
+    after = ""
+    if whole:
+        after = (
+            f"Does either learn less in a step? Mean loss of the last {whole['last']} of {whole['steps']} steps of ResNet-18 at {whole['pixels']} pixels over the same\n"
+            f"batches, each seen once: Hugging Face {whole['losses']['hugging_face']:.3f}, img2seq {whole['losses']['ours']:.3f} nats per token."
+        )
+    return section(
+        "Training step, against Hugging Face",
+        f"`python -m benchmarks hugging_face`: forward, backward, clipping and fused AdamW beside `VisionEncoderDecoderModel` of transformers\n"
+        f"{one['transformers']}, the encoder trained, 224 pixels, batches of {found['batch']} Flickr8k captions, decoder of three layers of 256. Hugging Face pads to\n"
+        "the longest caption of a batch and encodes an image for every caption.",
+        ("encoder", "captions an image", "Hugging Face, captions/s", "img2seq, captions/s", "ratio", "goal"),
+        [
+            (
+                summary.ENCODERS[row["encoder"]], str(row["captions_per_image"]),
+                *(show(row["captions_per_s"][side]) for side in ("hugging_face", "ours")),
+                f"{row['ratio']:.1f}x", f"{summary.STEP_GOAL}x",
+            )
+            for row in found["rows"]
+        ],
+        after,
+    )  # fmt: skip
+
+
+def limits() -> list[str]:
+    """Return our share of what torch reaches on the kernels of a step, and where the rest goes."""
+    found = result("limits")
+    if not found:
+        return []
+    of_kinds = found["configurations"]
+    names = sorted({name for one in of_kinds.values() for name in one["consumers_ms"]})
+    names.sort(key=lambda name: -sum(one["consumers_ms"].get(name, 0) for one in of_kinds.values()))
+    lines = section(
+        "The machine's limit",
+        "`python -m benchmarks limits`: every matrix product and convolution of one step of the tutorial, forward and backward, run alone\n"
+        "on the same shapes, layouts and threads; the share is their time in that of the whole step. Attention, a fused kernel, is timed apart.",
+        ("step", "whole, ms", "products and convolutions alone, ms", "GFLOP/s of these", "share", "goal", "attention alone, ms", "share with it"),
+        [
+            (
+                LIMIT_KINDS[kind], f"{one['step_ms']:.1f}", f"{one['alone_ms']:.1f}", f"{one['gflop_per_s_alone']:.0f}",
+                f"{one['share']:.0%}", f"{found['goal']:.0%}", f"{one['attention_alone_ms']:.1f}", f"{one['share_with_attention']:.0%}",
+            )
+            for kind, one in of_kinds.items()
+        ],
+    )  # fmt: skip
+    lines += [
+        "Where a step's time goes, in milliseconds of a profiled step (the profiler's own time is in it, mostly under Python):",
+        "",
+        f"| | {' | '.join(LIMIT_KINDS[kind] for kind in of_kinds)} |",
+        "|---" * (len(of_kinds) + 1) + "|",
+    ]
+    for name in names:
+        cells = [f"{one['consumers_ms'].get(name, 0):.1f}" for one in of_kinds.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    bounds = [f"{one['optimizer']['bound_ms']:.1f}" for one in of_kinds.values()]
+    lines.append(f"| *optimiser at the speed of a copy* | {' | '.join(bounds)} |")
+    return [*lines, ""]
+
+
+def growth() -> list[str]:
+    """Return cost against size."""
+    found = result("growth")
+    if not found:
+        return []
+    names = {"images": "images", "tokens": "tokens of a caption", "vocabulary": "words", "parameters": "parameters"}
+    return section(
+        "Growth",
+        "`python -m benchmarks growth`: cost against size, each size in a process of its own. Dashed: the floating-point operations of a\n"
+        "caption at the speed of the smallest size, and a straight line. A bend is how much faster the curve grows than that; 1 is none.\n\n"
+        "![Time per caption against size](images/growth_time.png)\n\n![Peak memory against size](images/growth_memory.png)",
+        ("size", "from", "to", "ms/caption", "peak GB", "bend of time", "bend of memory"),
+        [
+            (
+                names[kind], f"{rows[0]['size']:,}", f"{rows[-1]['size']:,}",
+                f"{1000 * rows[0]['step_s_per_caption']:.2f} to {1000 * rows[-1]['step_s_per_caption']:.2f}",
+                f"{rows[0]['peak_bytes'] / 1e9:.2f} to {rows[-1]['peak_bytes'] / 1e9:.2f}",
+                f"{found['bends'][kind]['time']:.2f}", f"{found['bends'][kind]['memory']:.2f}",
+            )
+            for kind, rows in found["kinds"].items()
+        ],
+        set_up(found["kinds"].get("images", [])),
+    )  # fmt: skip
+
+
+def set_up(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence on what comes before the first step of the most images."""
+    if not rows:
+        return ""
+    most = rows[-1]
+    return (
+        f"With {most['size']:,} images all that comes before the first step takes {most['first_set_up_s']:.0f} s the first time, when they are decoded, and "
+        f"{most['set_up_s']:.0f} s after that;\nplanning an epoch and its first batch take {most['first_batch_s']:.1f} s."
+    )
+
+
+def described(machine: dict[str, Any]) -> str:
+    """Return what the results were measured on."""
+    return f"Machine: {machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, torch {machine['torch']}, no GPU."
+
+
 def page() -> str:
     """Return the page."""
-    machine = (result("training") or result("encoder"))["machine"]
+    machine = next((found["machine"] for name in NAMES if (found := result(name))), None)
     lines = [
         "# Performance",
         "",
         "This page is written by `make docs` from `benchmarks/results/`, which `make bench` fills. Both sides of a comparison run in",
         "turn on the same machine, files, split and number of threads; EIR is installed from PyPI into an environment of its own.",
-        f"Machine: {machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, torch {machine['torch']}, no GPU.",
+        described(machine) if machine else "No results are kept here.",
+        "",
+        "![How many times better than the peer, and the goals](images/benchmarks.png)",
         "",
         *training(),
+        *hugging_face(),
+        *limits(),
         *encoder(),
         *images(),
         *decoding(),
+        *growth(),
         "## What made training fast",
         "",
         "- An image is decoded once, ever, and encoded once for all of its captions in a batch; no padded position enters a matrix product.",
@@ -126,5 +233,11 @@ def page() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def write() -> None:
+    """Write the page and its figure of all results."""
+    summary.draw(summary.rows())
     (ROOT / "docs" / "performance.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,15 +1,19 @@
-"""A peer's environment: made once under benchmarks/.envs, from PyPI, and never mixed with ours."""
+"""A peer's environment: made once under benchmarks/.envs, from PyPI, and never mixed with ours; and programs in it."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ENVIRONMENTS = Path(__file__).with_name(".envs")
+TIMED = Path(__file__).with_name("timed")
+ROOT = Path(__file__).parents[1]
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")  # the same on all sides, so that only the frameworks differ
 
 
@@ -29,6 +33,8 @@ class Peer:
 
 
 EIR = Peer("eir", "3.13", ("eir-dl==0.25.0", *TORCH))
+OUR_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+HUGGING_FACE = Peer("hugging_face", OUR_PYTHON, ("transformers==5.24.0", "pillow>=11,<14", *TORCH))
 
 
 def interpreter(peer: Peer) -> Path:
@@ -68,3 +74,41 @@ def _base(peer: Peer) -> str:
             f"BENCHMARK_{name.upper().replace('.', '_')}"
         )
     return found
+
+
+class Session:
+    """A program of benchmarks/timed/ in a process of its own, which answers each line of JSON with one.
+
+    Two sides are measured in turn by asking one after the other; while one computes, the other waits for its next line.
+
+    Args:
+        program: its name, without .py.
+        python: the interpreter: a peer's, or ours.
+    """
+
+    def __init__(self, program: str, python: Path | str):
+        import torch
+
+        environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "TRANSFORMERS_VERBOSITY": "error"}
+        environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'src'}" if str(python) == sys.executable else ""
+        self.program = program
+        self.process = subprocess.Popen(
+            [str(python), "-W", "ignore", str(TIMED / f"{program}.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return the program's answer. Raises SystemExit if it has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"benchmarks/timed/{self.program}.py ended without an answer to {request}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """Let the program end."""
+        self.process.communicate()

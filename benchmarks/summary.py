@@ -1,0 +1,122 @@
+"""All results in one table and one figure: how many times better than the peer, and the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.figures import result
+from benchmarks.photographs import ROOT
+from img2seq.report.curves import COLOURS, save_figure
+
+FIGURE = ROOT / "docs" / "images" / "benchmarks"
+STEP_GOAL, DECODING_GOAL, ENCODER_GOAL, IMAGES_GOAL = 1.5, 3, 3, 3
+ENCODERS = {"resnet18": "ResNet-18", "vit_small_patch16_224": "ViT-small"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        peer: what it is compared with.
+        work: what was done.
+        ratio: how many times faster or smaller ours is.
+        goal: of the ratio, where there is one.
+    """
+
+    peer: str
+    work: str
+    ratio: float
+    goal: float | None
+
+
+def rows() -> list[Row]:
+    """Return the comparisons whose results are kept."""
+    return [*_training(), *_steps(), *_decoding(), *_encoder(), *_images()]
+
+
+def _training() -> Iterator[Row]:
+    for work, _peer, _ours, ratio, goal in result("training").get("table", []):
+        yield Row(
+            "EIR",
+            work.rsplit(", ", 1)[0] if "(" not in work else work.partition(", s (")[0],
+            ratio,
+            float(goal) if goal else None,
+        )
+
+
+def _steps() -> Iterator[Row]:
+    for row in result("hugging_face").get("rows", []):
+        captions = f"{row['captions_per_image']} caption{'s' * (row['captions_per_image'] > 1)} an image"
+        yield Row("Hugging Face", f"training step, {ENCODERS[row['encoder']]}, {captions}", row["ratio"], STEP_GOAL)
+
+
+def _decoding() -> Iterator[Row]:
+    for row in result("decoding").get("rows", []):
+        if "hugging_face" in row["ours_over"]:
+            search = "greedy" if row["beams"] == 1 else f"beam {row['beams']}"
+            images = f"{row['images']} image{'s' * (row['images'] > 1)}"
+            yield Row("Hugging Face", f"{search}, {images}", row["ours_over"]["hugging_face"], DECODING_GOAL)
+
+
+def _encoder() -> Iterator[Row]:
+    speeds: dict[str, Any] = result("encoder").get("images_per_s", {})
+    if speeds:
+        ratio = speeds["img2seq"]["median"] / speeds["torch, channels last"]["median"]
+        yield Row("torch", "frozen encoder's features", ratio, ENCODER_GOAL)
+
+
+def _images() -> Iterator[Row]:
+    for row in result("images").get("rows", []):
+        yield Row("Pillow", f"JPEG files to {row['size']} pixels, {row['folder']}", row["ratio"], IMAGES_GOAL)
+
+
+def table(found: Sequence[Row]) -> str:
+    """Return the rows as aligned text."""
+    lines = [f"{'against':<14}{'work':<58}{'ratio':>8}{'goal':>7}"]
+    for row in found:
+        goal = f"{row.goal:g}x" if row.goal else ""
+        mark = "  met" if row.goal and row.ratio >= row.goal else ""
+        lines.append(f"{row.peer:<14}{row.work:<58}{row.ratio:>7.1f}x{goal:>7}{mark}")
+    return "\n".join(lines)
+
+
+def draw(found: Sequence[Row]) -> None:
+    """Draw a bar for each row and a mark for each goal."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(9.5, 0.9 + 0.27 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    peers = list(dict.fromkeys(row.peer for row in found))
+    places = range(len(found))
+    for peer, colour in zip(peers, COLOURS, strict=False):
+        own = [i for i in places if found[i].peer == peer]
+        axes.barh(own, [found[i].ratio for i in own], color=colour, height=0.66, label=f"over {peer}")
+    goals = [i for i in places if found[i].goal]
+    axes.plot([found[i].goal or 0 for i in goals], goals, "|", color="#181818", markersize=13, markeredgewidth=2.2, label="goal")  # fmt: skip
+    for i in places:
+        axes.text(
+            1.03,
+            i,
+            f"{found[i].ratio:.1f}x",
+            va="center",
+            fontsize=9,
+            color="white" if found[i].ratio > 1.25 else "#181818",
+        )
+    axes.set_xscale("log")
+    ticks = [1, 2, 3, 5, 10, 20]
+    axes.set_xlim(min(1.0, *(0.9 * row.ratio for row in found)), 1.15 * max(20, *(row.ratio for row in found)))
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(list(places), [row.work for row in found])
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    save_figure(figure, FIGURE, formats=["png"])

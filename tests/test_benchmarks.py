@@ -1,0 +1,91 @@
+"""What benchmarks compute from their measurements, and the page that is written from kept results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks import __main__, growth, page, summary
+from benchmarks.limits import KernelRecorder, seconds_alone
+
+from conftest import ROOT
+
+
+def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> None:
+    x, weight = torch.randn(5, 7, requires_grad=True), torch.randn(11, 7, requires_grad=True)
+    with KernelRecorder() as forward:
+        y = F.linear(x, weight)
+    assert forward.flops == 2 * 5 * 7 * 11
+    with KernelRecorder() as backward:
+        y.sum().backward()
+    assert backward.flops == 2 * forward.flops
+
+
+def test_the_arithmetic_of_a_convolution_and_its_gradients_is_counted() -> None:
+    x, weight = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(4, 3, 3, 3, requires_grad=True)
+    with KernelRecorder() as recorder:
+        F.conv2d(x, weight, padding=1).sum().backward()
+    assert recorder.flops == 3 * 2 * (2 * 4 * 8 * 8) * (3 * 3 * 3)
+
+
+def test_kernels_are_run_again_on_the_layout_they_had() -> None:
+    a, b = torch.randn(6, 4).t(), torch.randn(6, 3)
+    with KernelRecorder() as recorder:
+        a @ b
+        a @ b
+        a.contiguous() @ b
+    kernels = list(recorder.counts.values())
+    assert [count for _, count in kernels] == [2, 1]
+    assert [kernel.arguments[0].strides for kernel, _ in kernels] == [(1, 4), (6, 1)]
+    result = kernels[0][0].call()()
+    assert isinstance(result, torch.Tensor)
+    assert result.shape == (4, 3)
+    assert seconds_alone([(kernel.call(), count) for kernel, count in kernels]) > 0
+
+
+def test_attention_is_noted_apart_from_products_and_convolutions() -> None:
+    q = torch.randn(2, 2, 4, 8, requires_grad=True)
+    with KernelRecorder() as recorder:
+        F.scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
+    kernels = [kernel for kernel, _ in recorder.counts.values()]
+    assert len(kernels) == 2  # forward and backward
+    assert all(kernel.is_attention for kernel in kernels)
+    assert recorder.flops == 0
+    products = 2 * (2 * 2 * 4) * 4 * 8 / 2  # half of the pairs under the causal mask
+    assert recorder.attention_flops == (2 + 5) * products
+    for kernel in kernels:
+        kernel.call()()
+
+
+def test_a_curve_bends_only_where_it_grows_faster_than_its_arithmetic() -> None:
+    assert growth.time_bend([1, 2, 4], [1.0, 1.5, 3.0]) == pytest.approx(1.0)
+    assert growth.time_bend([1, 2, 4], [1.0, 2.0, 6.0]) == pytest.approx(1.5)
+    assert growth.memory_bend([1, 2, 4], [1.0, 2.0, 4.0]) == pytest.approx(1.0)
+    assert growth.memory_bend([1, 2, 4], [1.0, 2.0, 8.0]) == pytest.approx(2.0)
+    assert growth.memory_bend([1, 2, 4], [3.0, 2.0, 2.0]) == pytest.approx(1.0)
+
+
+def test_the_performance_page_is_that_of_the_kept_results() -> None:
+    assert (ROOT / "docs/performance.md").read_text(encoding="utf-8") == page.page(), "run `make docs`"
+
+
+def test_a_page_can_be_written_whatever_results_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.figures.RESULTS", tmp_path)
+    assert page.page().startswith("# Performance")
+    assert summary.rows() == []
+
+
+def test_the_figure_and_the_table_show_every_comparison(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = summary.rows()
+    assert {row.peer for row in found} == {"EIR", "Hugging Face", "torch", "Pillow"}
+    assert len(summary.table(found).splitlines()) == 1 + len(found)
+    monkeypatch.setattr(summary, "FIGURE", tmp_path / "benchmarks")
+    summary.draw(found)
+    assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
+
+
+def test_every_benchmark_that_all_runs_exists() -> None:
+    for name in __main__.NAMES:
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
