@@ -53,8 +53,11 @@ class Checkpoint:
         return self.path / "training.safetensors"
 
     def state(self) -> dict[str, Any]:
-        """Return the content of state.json."""
+        """Return the content of state.json. Raises RunError if it is none."""
         state: dict[str, Any] = read_json(self.path / "state.json")
+        loss = state.get("valid_loss") if isinstance(state, dict) else "no object"
+        if not isinstance(loss, float | None) or not isinstance(state.get("position", {}), dict):
+            raise RunError(f"{self.path / 'state.json'}: not the state of a training run")
         return state
 
     @property
