@@ -2,9 +2,9 @@
 
     python -m benchmarks.checkpoint_stall
 
-A transformer of about 20 million parameters is trained on random numbers with AdamW; a checkpoint (weights and optimiser
-state, 240 MB) is saved after every tenth step. The stall of a save is how much longer that step and the next two took,
-the save included, than three ordinary steps.
+A transformer of about 20 million parameters is trained on random numbers with AdamW. Rounds of steps with a checkpoint
+(weights and optimiser state, 227 MB) saved after the first of them take turns with rounds without. Of each save is told, in
+ordinary steps: by how much its longest step was longer, the call itself included, and how much longer the whole round took.
 """
 
 from __future__ import annotations
@@ -23,32 +23,41 @@ from benchmarks.figures import save
 from img2seq.training.memory import keep_freed_memory
 from img2seq.training.saver import Saver
 
-EVERY = 10  # steps between checkpoints
-AFTER = 3  # steps over which a write beside training is felt
+STEPS = 10  # of a round; more, until the checkpoint is on disk
 
 
-def step_times(folder: Path, *, n_saves: int, beside: bool) -> tuple[list[float], int]:
-    """Return the seconds of each step, what the save took included, and the number of parameters."""
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
-    model = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    x = torch.randn(8, 32, 512)
-    times = []
-    with Saver(folder, 1) as saver:
-        for step in range(1, (n_saves + 1) * EVERY):
+class Training:
+    """A model, and what a checkpoint of it holds."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
+        self.model = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
+        self.x = torch.randn(8, 32, 512)
+
+    def step(self) -> None:
+        self.model(self.x).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def save(self, saver: Saver, step: int) -> None:
+        states = self.optimizer.state_dict()["state"].items()
+        training = {f"{number}.{name}": tensor for number, values in states for name, tensor in values.items()}
+        saver.save(step, self.model.state_dict(), training, {"valid_loss": None})
+
+    def round(self, saver: Saver | None = None, *, step: int = 0, beside: bool = True) -> list[float]:
+        """Return the seconds of each step of a round, with a save after the first if there is something to save with."""
+        times: list[float] = []
+        while len(times) < STEPS or (saver is not None and saver.is_writing):
             begun = time.perf_counter()
-            model(x).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if step % EVERY == 0:
-                states = optimizer.state_dict()["state"].items()
-                training = {f"{number}.{name}": tensor for number, values in states for name, tensor in values.items()}
-                saver.save(step, model.state_dict(), training, {"valid_loss": None})
+            self.step()
+            if saver is not None and not times:
+                self.save(saver, step)
                 if not beside:
                     saver.wait()
             times.append(time.perf_counter() - begun)
-    return times, sum(p.numel() for p in model.parameters())
+        return times
 
 
 def main() -> None:
@@ -58,29 +67,41 @@ def main() -> None:
         "--threads", type=int, default=torch.get_num_threads(), help="of training; fewer than cores leave one to write"
     )
     arguments = parser.parse_args()
-    n_saves = arguments.saves
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    figures: dict[str, float | int] = {"threads": torch.get_num_threads(), "saves": n_saves}
-    for name, beside in (("in line", False), ("beside", True)):
-        folder = Path(tempfile.mkdtemp(prefix="stall-"))
-        try:
-            times, figures["parameters"] = step_times(folder, n_saves=n_saves, beside=beside)
-        finally:
-            shutil.rmtree(folder)
-        ordinary = statistics.median(t for i, t in enumerate(times, 1) if i > EVERY and i % EVERY >= AFTER)
-        stalls = [
-            sum(times[step - 1 : step - 1 + AFTER]) - AFTER * ordinary
-            for step in range(EVERY, n_saves * EVERY + 1, EVERY)
-        ]
+    training, folder = Training(), Path(tempfile.mkdtemp(prefix="stall-"))
+    training.round()
+    quiet, rounds = [], {"in line": list[list[float]](), "beside": list[list[float]]()}
+    try:
+        with Saver(folder, 1) as saver:
+            for number in range(arguments.saves + 1):
+                for place, (name, found) in enumerate(rounds.items()):
+                    quiet.append(training.round())
+                    found.append(training.round(saver, step=2 * number + place + 1, beside=name == "beside"))
+    finally:
+        shutil.rmtree(folder)
+    step_s = statistics.median(time for times in quiet for time in times)
+    figures: dict[str, float | int] = {
+        "threads": torch.get_num_threads(),
+        "saves": arguments.saves,
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "step_s": round(step_s, 3),
+    }
+    for name, found in {"no save": quiet, **rounds}.items():
+        first, *others = found if name != "no save" else [[], *quiet]
+        delays = [max(times) / step_s - 1 for times in others]
+        sums = [sum(times) / step_s - len(times) for times in others]
         figures |= {
-            f"step_s {name}": round(ordinary, 3),
-            f"stall_s {name}, median": round(statistics.median(stalls), 3),
-            f"stall_s {name}, longest": round(max(stalls), 3),
-            f"stall in steps {name}, median": round(statistics.median(stalls) / ordinary, 2),
+            f"{name}: longest delay of a step, in steps, median": round(statistics.median(delays), 2),
+            f"{name}: longest delay of a step, in steps, most": round(max(delays), 2),
+            f"{name}: delay of the round, in steps, median": round(statistics.median(sums), 2),
+            f"{name}: delay of the round, in steps, most": round(max(sums), 2),
         }
+        if first:
+            figures[f"{name}: steps until on disk, most"] = max(map(len, found))
+            figures[f"{name}: longest delay of a step, in steps, first save"] = round(max(first) / step_s - 1, 2)
     save(f"checkpoint_stall_{torch.get_num_threads()}_threads", figures)
-    print("\n".join(f"{name:<36}{value}" for name, value in figures.items()))
+    print("\n".join(f"{name:<64}{value}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ LAYERS = [
     ["config"],
     ["data", "progress"],
     ["model"],
-    ["runs", "checkpoints", "run_lock"],
+    ["runs", "snapshot", "checkpoints", "run_lock"],
     ["generation", "evaluation"],
     ["features"],
     ["assemble"],

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +112,6 @@ def test_an_interrupted_output_is_gone_on_with(ending: str, run: Path, images: P
 def test_patterns_lists_and_standard_input_name_images(
     run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     table = images / "list.csv"
     table.write_text("path\n003.png\n004.png\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / '005.png'}\n"))
@@ -120,6 +123,69 @@ def test_patterns_lists_and_standard_input_name_images(
     names = [Path(json.loads(line)["path"]).name for line in output.read_text().splitlines()]
     assert names == ["001.png", "002.png", "003.png", "004.png", "005.png"]
     assert img2seq("caption", run, tmp_path / "nothing*.png") == 2
+
+
+@pytest.fixture
+def odd_names(images: Path, tmp_path: Path) -> list[Path]:
+    """Return the paths of four images; two have names that are not UTF-8, one of these is broken."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux has file names of any bytes")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [b"0.png", b"caf\xc3\xa9.png", b"caf\xe9.png", b"\xff\xfe broken.png"]
+    paths = [folder / os.fsdecode(name) for name in names]
+    for number, path in enumerate(paths[:3]):
+        shutil.copy(images / f"{number:03}.png", path)
+    paths[3].write_bytes(b"no image")
+    return paths
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "json"])
+def test_names_that_are_not_utf8_are_written_so_that_they_can_be_read_back(
+    ending: str, run: Path, odd_names: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, folder = tmp_path / f"out.{ending}", odd_names[0].parent
+    arguments = ("caption", run, folder, "--output", output, "--batch-size", "2")
+    assert img2seq(*arguments) == 1
+    assert "broken.png" in capsys.readouterr().err
+    data = output.read_bytes()
+    match ending:
+        case "json":
+            found = [folder / f"{entry['image_id']}.png" for entry in json.loads(data)]
+        case "jsonl":
+            entries = [json.loads(line) for line in data.splitlines()]
+            assert [Path(entry["path"]) for entry in entries if "error" in entry] == odd_names[3:]
+            found = [Path(entry["path"]) for entry in entries if "error" not in entry]
+        case "csv":
+            found = [Path(row["path"]) for row in csv.DictReader(os.fsdecode(data).splitlines())]
+        case _:
+            found = [Path(line.split("\t")[0]) for line in os.fsdecode(data).splitlines()]
+    assert sorted(found) == sorted(odd_names[:3])
+    for length in range(len(data) // 2, len(data) - len(data) // 4, 11):  # cut in the midst of odd names, too
+        output.write_bytes(data[:length])
+        assert img2seq(*arguments, "--resume") == 1
+        assert output.read_bytes() == data
+
+
+def test_names_that_are_not_utf8_go_through_standard_input_and_output(run: Path, odd_names: list[Path]) -> None:
+    command = [sys.executable, "-m", "img2seq", "caption", str(run), "-"]
+    names = b"\n".join(os.fsencode(path) for path in odd_names)
+    done = subprocess.run(command, input=names, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert [Path(os.fsdecode(line.split(b"\t")[0])) for line in done.stdout.splitlines()] == odd_names[:3]
+    assert b"Traceback" not in done.stderr
+    assert b"broken.png" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "a" * 5000, "a/" * 3000, "\ud800.png", ""], ids=ascii)
+def test_a_path_that_can_be_none_is_an_image_that_failed(
+    name: str, run: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{images / '001.png'}\n{name}.png\n"))
+    assert img2seq("caption", run, "-") == 1
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 1
+    assert "failed: " in found.err
 
 
 def test_evaluating_a_run_writes_scores_captions_and_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

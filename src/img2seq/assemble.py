@@ -102,11 +102,9 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
-    train_ids, valid_ids, leaking = configured_split(captions, basic, held_out, contents)
-    if leaking:
-        leaks = Problems({"validation image(s) stand in training under another ID": leaking})
-        report = "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data))))
-    if report:
+    leaks = Problems()
+    train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks)
+    if report := "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data)))):
         announce.say(report)
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from img2seq.captioner import Caption, Captioner
+from img2seq.data.annotations import is_utf8
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
@@ -113,7 +114,7 @@ def caption_files(
             raise DataError(f"{output}: exists already; go on with --resume, or choose another file")
         done = _take_up(output, options)
     n_captioned = n_failed = 0
-    file = sys.stdout if output is None else output.open("a", encoding="utf-8", newline="")
+    file = sys.stdout if output is None else output.open("a", encoding="utf-8", errors="surrogateescape", newline="")
     try:
         if not done and (start := _start(options)):
             file.write(start)
@@ -175,9 +176,7 @@ def _start(options: Options) -> str:
 def _line(path: str, caption: Caption | None, failure: str, options: Options) -> str:
     """Return what is written of one image, "" for nothing."""
     if caption is None:
-        return (
-            json.dumps({"path": path, "error": failure}, ensure_ascii=False) + "\n" if options.form == "jsonl" else ""
-        )
+        return _json({"path": path, "error": failure}) + "\n" if options.form == "jsonl" else ""
     if options.form == "text":
         return f"{path}\t{caption.text}\n" if options.with_path else f"{caption.text}\n"
     if options.form == "csv":
@@ -189,8 +188,14 @@ def _line(path: str, caption: Caption | None, failure: str, options: Options) ->
         image_id: str | int = image_id_of(Path(path).name)
         if options.integer_ids and str(image_id).isdecimal():
             image_id = int(image_id)
-        return json.dumps({"image_id": image_id, "caption": caption.text}, ensure_ascii=False)
-    return json.dumps({"path": path, **_as_json(caption, options)}, ensure_ascii=False) + "\n"
+        return _json({"image_id": image_id, "caption": caption.text})
+    return _json({"path": path, **_as_json(caption, options)}) + "\n"
+
+
+def _json(data: dict[str, Any]) -> str:
+    """Return JSON, which is always UTF-8: the bytes of a file name that are not are escaped, and Python reads them back."""
+    text = json.dumps(data, ensure_ascii=False)
+    return text if is_utf8(text) else json.dumps(data)
 
 
 def _as_json(caption: Caption, options: Options) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _key(path: str, options: Options) -> str:
 
 def _take_up(output: Path, options: Options) -> set[str]:
     """Cut an interrupted file after its last whole entry, and return the keys of the images that are in it."""
-    lines = output.read_bytes().decode("utf-8", "replace").split("\n")
+    lines = output.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     try:
         if options.form == "coco":
             entries = [line.rstrip(",") for line in lines if line.startswith("{")]
@@ -219,7 +224,8 @@ def _take_up(output: Path, options: Options) -> set[str]:
             output.write_text("[\n" + ",\n".join(entries), encoding="utf-8")
             return {str(json.loads(entry)["image_id"]) for entry in entries}
         lines.pop()  # what follows the last line break was cut off, or is empty
-        output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+        whole = "".join(f"{line}\n" for line in lines)
+        output.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
         if options.form == "csv":
             return {next(csv.reader([line]))[0] for line in lines[1:]}
         return {json.loads(line)["path"] if options.form == "jsonl" else line.partition("\t")[0] for line in lines}

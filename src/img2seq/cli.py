@@ -8,6 +8,7 @@ Modules are imported by the verb that needs them, so that help and errors come a
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -294,6 +295,9 @@ def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.captioner import Captioner
     from img2seq.progress import Announcer
 
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     by_ending = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
     form = arguments.format or by_ending.get(Path(arguments.output or "").suffix, "text")
     one_file = (

@@ -20,7 +20,7 @@ from img2seq.data.records import Problems, captions_by_image, match_images, sett
 from img2seq.errors import DataError, RunError
 from img2seq.evaluation import Scores, read_references, read_results, score
 from img2seq.evaluation.cider import DocumentFrequency
-from img2seq.evaluation.diversity import measure_diversity
+from img2seq.evaluation.diversity import Diversity, measure_diversity
 from img2seq.features import cache_features
 from img2seq.generation.settings import Decoding
 from img2seq.model.encoder import ImageEncoder
@@ -44,7 +44,7 @@ class Evaluated:
         references: by image id.
         pictures: image files by image id, where there are any.
         extra: further figures for metrics.json: loss, perplexity, decoding and the like.
-        training_captions: to count copies of; empty where they are not known.
+        diversity: of the captions; copies are counted where the captions trained on are known.
     """
 
     scores: Scores
@@ -52,7 +52,7 @@ class Evaluated:
     references: dict[str, list[str]]
     pictures: dict[str, Path]
     extra: dict[str, Any]
-    training_captions: Sequence[str]
+    diversity: Diversity
 
 
 def evaluate_run(
@@ -102,7 +102,8 @@ def evaluate_run(
     scores = score(captions, references, document_frequency=_document_frequency(document_frequency))
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": loaded.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = captions_file or f"{split} split"
-    return Evaluated(scores, captions, references, files, extra, training)
+    diversity = measure_diversity(captions, training_captions=training or None)
+    return Evaluated(scores, captions, references, files, extra, diversity)
 
 
 def _references(loaded: LoadedRun, split: str, captions_file: str | None) -> tuple[dict[str, list[str]], list[str]]:
@@ -155,9 +156,8 @@ def evaluate_results(results: str, references: str, *, document_frequency: str |
     """Score a COCO results file of any system. Raises ScoreError for files that cannot be scored."""
     captions, of_image = read_results(Path(results)), read_references(Path(references))
     scores = score(captions, of_image, document_frequency=_document_frequency(document_frequency))
-    return Evaluated(
-        scores, dict(captions), {i: list(texts) for i, texts in of_image.items()}, {}, {"data": results}, []
-    )
+    texts_of = {image_id: list(texts) for image_id, texts in of_image.items()}
+    return Evaluated(scores, dict(captions), texts_of, {}, {"data": results}, measure_diversity(captions))
 
 
 def _document_frequency(path: str | None) -> DocumentFrequency | None:
@@ -167,7 +167,6 @@ def _document_frequency(path: str | None) -> DocumentFrequency | None:
 def write_evaluation(found: Evaluated, folder: Path) -> None:
     """Write metrics.json, captions.json (COCO results), per_image.csv and report.html."""
     scores = found.scores
-    diversity = measure_diversity(found.captions, training_captions=found.training_captions or None)
     metrics = {name: scores.corpus[name] for name in METRIC_NAMES if name in scores.corpus}
     data = metrics | found.extra
     data |= {
@@ -175,7 +174,7 @@ def write_evaluation(found: Evaluated, folder: Path) -> None:
         "intervals_95": {name: list(interval) for name, interval in scores.intervals.items()},
         "not_computed": scores.not_computed,
         "document_frequency": scores.document_frequency,
-        "diversity": asdict(diversity) | {"vocabulary_used": diversity.vocabulary_used},
+        "diversity": asdict(found.diversity) | {"vocabulary_used": found.diversity.vocabulary_used},
     }
     write_json(folder / "metrics.json", data)
     write_json(folder / "captions.json", [{"image_id": i, "caption": text} for i, text in found.captions.items()])
@@ -218,5 +217,5 @@ def table(found: Evaluated) -> str:
             f"{'loss':<10} {found.extra['loss']:.4f}   nats per token, perplexity {found.extra['perplexity']:.2f}"
         )
     lines.append(f"document frequency of CIDEr-D: {scores.document_frequency}")
-    alarm = measure_diversity(found.captions).alarm
+    alarm = found.diversity.alarm
     return "\n".join([*lines, *([f"warning: {alarm}"] if alarm else [])])

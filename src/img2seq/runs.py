@@ -167,8 +167,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def read_history(path: Path) -> list[dict[str, str]]:
     """Return the rows of a history, none where there is no file: it grows line by line, and a kill can leave half of one."""
-    rows = read_table(path) if path.is_file() else []
-    return [row for row in rows if None not in row.values()]
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -18,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import PEAK_MB, tiny_config, write_yaml
-from img2seq import checkpoints
+from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
+from img2seq import checkpoints, cli
 from img2seq.assemble import load
 from img2seq.checkpoints import best
 from img2seq.config.load import load_config
@@ -216,13 +217,98 @@ def test_weights_of_another_shape_are_refused_with_their_names(copied_run: Path,
     save_file(tensors, checkpoint.weights)
     with pytest.raises(RunError, match=r"bytes|damaged"):
         load(copied_run)
-    manifest = json.loads((checkpoint.path / "manifest.json").read_text())
-    content = checkpoint.weights.read_bytes()
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest["files"][checkpoint.weights.name] = entry
-    (checkpoint.path / "manifest.json").write_text(checkpoints._manifest(manifest["files"]))
+    sign_anew(checkpoint)
     with pytest.raises(ModelError, match=name):
         load(copied_run)
+
+
+def sign_anew(checkpoint: checkpoints.Checkpoint) -> None:
+    """Write the manifest of what is there now, as whoever changed it on purpose would."""
+    contents = {name: (checkpoint.path / name).read_bytes() for name in checkpoints.FILES}
+    files: dict[str, dict[str, int | str]] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    (checkpoint.path / "manifest.json").write_text(checkpoints._manifest(files))
+
+
+Tensors = dict[str, torch.Tensor]
+ODD_TENSORS: dict[str, Callable[[Tensors], Tensors]] = {
+    "no tensors": lambda t: {},
+    "a name without a dot": lambda t: t | {"optimizer": torch.ones(1)},
+    "a part that is none": lambda t: t | {"evil.0.step": torch.ones(1)},
+    "no number": lambda t: t | {"optimizer.x.step": torch.ones(())},
+    "no key": lambda t: t | {"optimizer.0": torch.ones(())},
+    "a number beyond the last": lambda t: t | {"optimizer.99999.step": torch.ones(())},
+    "a negative number": lambda t: t | {"optimizer.-1.exp_avg": torch.ones(())},
+    "a number written otherwise": lambda t: {n.replace("optimizer.0.", "optimizer.00."): v for n, v in t.items()},
+    "another key": lambda t: {n.replace("exp_avg", "other"): v for n, v in t.items()},
+    "a key too many": lambda t: t | {"optimizer.0.max_exp_avg_sq": t["optimizer.0.exp_avg"].clone()},
+    "a key too few": lambda t: {n: v for n, v in t.items() if n != "optimizer.0.exp_avg_sq"},
+    "another shape": lambda t: t | {"optimizer.0.exp_avg": torch.ones(3, 1, 4)},
+    "steps of many": lambda t: t | {"optimizer.0.step": torch.ones(7)},
+    "an average of nothing": lambda t: t | {"average.no such weight": torch.ones(1)},
+    "an average of another shape": lambda t: {n: torch.ones(2, 9) if n.startswith("average") else v for n, v in t.items()},
+    "trained weights of nothing": lambda t: t | {"trained.no such weight": torch.ones(1)},
+    "trained weights of another shape": lambda t: {n: torch.ones(2, 9) if n.startswith("trained") else v for n, v in t.items()},
+}  # fmt: skip
+ODD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a list": lambda s: [],
+    "a number": lambda s: 3,
+    "nothing": lambda s: None,
+    "empty": lambda s: {},
+    "no position": lambda s: {k: v for k, v in s.items() if k != "position"},
+    "a position that is a list": lambda s: s | {"position": [1]},
+    "an unknown field": lambda s: s | {"position": s["position"] | {"evil": 1}},
+    "a field too few": lambda s: s | {"position": {k: v for k, v in s["position"].items() if k != "batch"}},
+    "a step that is text": lambda s: s | {"position": s["position"] | {"step": "5"}},
+    "a batch that is a share": lambda s: s | {"position": s["position"] | {"batch": 0.5}},
+    "a negative epoch": lambda s: s | {"position": s["position"] | {"epoch": -1}},
+    "an epoch that is true": lambda s: s | {"position": s["position"] | {"epoch": True}},
+    "another step": lambda s: s | {"position": s["position"] | {"step": 4}},
+    "a best loss that is none": lambda s: s | {"position": s["position"] | {"best_loss": "low"}},
+    "a time without end": lambda s: s | {"position": s["position"] | {"elapsed_s": float("inf")}},
+    "averages that are no number": lambda s: s | {"n_averaged": "all"},
+    "a validation loss that is text": lambda s: s | {"valid_loss": "low"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that was stopped after one step, with averages."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_tiny_data(folder)
+    os.environ["IMG2SEQ_CACHE"] = str(folder / "cache")
+    config = tiny_config(folder)
+    config["globals"]["model"] = {"ema_decay": 0.9}
+    write_yaml(folder / "experiment.yaml", config)
+    assert cli.run(["train", str(folder / "experiment.yaml"), "--max_time", "0.001"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("odd", [*ODD_TENSORS, *ODD_STATES])
+def test_a_checkpoint_signed_anew_that_is_no_state_of_the_run_is_one_error(
+    odd: str, stopped_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(stopped_run / "run", tmp_path / "run", symlinks=True))
+    (checkpoint,) = checkpoints.all_checkpoints(run / "checkpoints")
+    if odd in ODD_TENSORS:
+        save_file(ODD_TENSORS[odd](read_tensors(checkpoint.training)), checkpoint.training)
+    else:
+        path = checkpoint.path / "state.json"
+        path.write_text(json.dumps(ODD_STATES[odd](json.loads(path.read_text()))))
+    sign_anew(checkpoint)
+    capsys.readouterr()
+    arguments = [
+        "train",
+        str(stopped_run / "experiment.yaml"),
+        "--resume",
+        "--globals.basic_experiment.max_time_s=1000",
+    ]
+    assert cli.run([*arguments, f"--globals.basic_experiment.output_folder={run}"]) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert checkpoint.path.name in error
+    assert checkpoints.damage(checkpoint) == []  # it stays as it was
 
 
 def test_a_page_holds_no_file_from_outside_the_run_folders(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -9,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from img2seq import cli
-from img2seq.runs import RunFolder, read_json
+from img2seq.checkpoints import all_checkpoints
+from img2seq.report.curves import read_curve
+from img2seq.run_lock import locked, owner_of
+from img2seq.runs import RunFolder, read_history, read_json, write_json
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -29,6 +34,89 @@ def test_a_finished_run_says_so(finished_runs: tuple[Path, Path], capsys: pytest
     assert found["parameters"].startswith(f"{summary['parameters']:,}, ")
     assert found["model"].startswith("photo: test_resnet at 32 x 32; decoder of 2 layers")
     assert "go on with" not in found
+
+
+@pytest.fixture
+def interrupted_run(finished_runs: tuple[Path, Path], tmp_path: Path) -> RunFolder:
+    """Return a run that was finished, gone on with for longer and killed; no two of its figures are equal."""
+    run = RunFolder(shutil.copytree(finished_runs[1], tmp_path / "run", symlinks=True))
+    text = run.config.read_text()
+    for old, new in (
+        (r"output_folder: .*", f"output_folder: {run.path}"),
+        (r"n_epochs: \d+", "n_epochs: 30"),
+        (r"\n    batch_size: \d+", "\n    batch_size: 4"),
+        (r"seed: \d+", "seed: 7"),
+        (r"lr: 0\.\d+", "lr: 0.0125"),
+        (r"gradient_accumulation_steps: null", "gradient_accumulation_steps: 3"),
+        (r"num_heads: \d+", "num_heads: 8"),
+    ):
+        text, n_found = re.subn(old, new, text)
+        assert n_found == 1, old
+    run.config.write_text(text)
+    facts = read_json(run.facts)
+    write_json(run.facts, facts | {"parameters": {"all": 7654321, "trained": 1234567}})
+    header, *rows = run.history_train.read_text().splitlines(keepends=True)
+    run.history_train.write_text("".join([header, *rows[:120], "121,17,0.5"]))  # and half a line
+    header = run.history_valid.read_text().splitlines(keepends=True)[0]
+    losses = {5: 2.5, 60: 1.25, 110: 1.75}
+    run.history_valid.write_text(
+        header + "".join(f"{n},0,3.0,{loss},9.5,0.006,86.2,1.0\n" for n, loss in losses.items())
+    )
+    for checkpoint in all_checkpoints(run.checkpoints):
+        shutil.rmtree(checkpoint.path)
+    for step, content in ((110, b"x" * 2_500_000), (90, b"x" * 400_000)):
+        folder = run.checkpoints / f"step-{step:08d}"
+        folder.mkdir()
+        state = {"position": {"step": step, "epoch": 16, "elapsed_s": 3725.4}, "n_steps": 150, "valid_loss": 1.75}
+        write_json(folder / "state.json", state)
+        (folder / "weights.safetensors").write_bytes(content)
+    (run.checkpoints / "step-00000130").mkdir()  # damaged: not even its position can be read
+    return run
+
+
+def test_every_line_says_what_is_there(interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    run = interrupted_run
+    assert cli.run(["runs", "show", str(run.path)]) == 0
+    found, split, facts = shown(capsys), read_json(run.split), read_json(run.facts)["facts"]
+    n_bytes = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file() and "samples/" not in f"{path}")
+    n_bytes += sum(path.stat().st_size for path in (run.path / "results").rglob("*") if path.is_file())
+    assert len(split["train"]) != len(split["valid"])
+    assert found == {
+        "state": "interrupted",
+        "reached": "step 120 of 150 (80%), epoch 17 of 30",
+        "best": "validation loss 1.2500 nats per token, at step 60; 3 evaluations",
+        "checkpoint": "step-00000110, validation loss 1.7500, 2.5 MB",
+        "time": "1:02:05 up to the last checkpoint",
+        "model": "photo: test_resnet at 32 x 32; decoder of 2 layers, 8 heads, width 16",
+        "parameters": "7,654,321, of which 1,234,567 are trained",
+        "data": f"{len(split['train'])} images to train on, {len(split['valid'])} for validation; {facts['vocabulary']} tokens",
+        "training": "adamw, learning rate 0.0125 (plateau), 4 x 3 captions a step, seed 7, on cpu",
+        "size": f"{n_bytes / 1e6:.1f} MB on disk",
+        "go on with": f"img2seq train {run.config} --resume",
+    }
+
+
+def test_an_owner_that_lives_trains_the_run_and_one_that_is_dead_does_not(
+    interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = interrupted_run
+    with locked(run, print):
+        owner = read_json(run.lock)
+        assert cli.run(["runs", "show", str(run.path)]) == 0
+        found = shown(capsys)
+        assert found["state"] == f"being trained by {owner_of(run)}"
+        assert f"process {os.getpid()} on " in found["state"]
+        assert "go on with" not in found
+    write_json(run.lock, owner | {"started": "long ago"})
+    assert cli.run(["runs", "show", str(run.path)]) == 0
+    assert shown(capsys)["state"] == "interrupted"
+
+
+def test_a_finished_run_has_done_all_of_its_epochs(
+    finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["runs", "show", str(finished_runs[0])]) == 0
+    assert shown(capsys)["reached"].endswith("(100%), epoch 20 of 20")
 
 
 def test_the_command_that_a_stopped_and_moved_run_shows_finishes_it(
@@ -75,7 +163,11 @@ def test_verify_names_what_is_broken_of_every_part(
         ("tokenizer.json", (finished_runs[0] / "tokenizer.json").read_text().replace("ball", "bell")),
         ("facts.json", "{}"),
         ("split.json", '{"train": ["000"], "valid": ["000"]}'),
+        ("split.json", '{"train": [], "valid": ["000"]}'),
+        ("split.json", '{"train": ["000"], "valid": []}'),
+        ("split.json", '{"train": ["000"]}'),
         ("split.json", "[]"),
+        ("facts.json", re.sub(r'"vocabulary": \d+', '"vocabulary": 5', (finished_runs[0] / "facts.json").read_text())),
     ):
         run = Path(shutil.copytree(finished_runs[0], tmp_path / "run", symlinks=True))
         (run / name).write_text(text)
@@ -83,11 +175,30 @@ def test_verify_names_what_is_broken_of_every_part(
         good, bad = capsys.readouterr().out.split("\n\n")
         assert "BAD" not in good
         assert bad.count("BAD") == 1
-        assert name in bad[bad.index("BAD") :]
+        assert name in bad[bad.index("BAD") :].partition("\n")[0]
+        assert len(bad[bad.index("BAD") :].splitlines()) > 1  # what is wrong with it stands below
+        assert cli.run(["runs", "verify", str(run), str(finished_runs[1])]) == 2  # in whichever order
+        capsys.readouterr()
         shutil.rmtree(run)
     run = Path(shutil.copytree(finished_runs[0], tmp_path / "run", symlinks=True))
     (run / "checkpoints/.tmp-step-00000099-1").mkdir()
     assert cli.run(["runs", "verify", str(run)]) == 0
     assert "note .tmp-step-00000099-1" in capsys.readouterr().out
+    shutil.rmtree(run / "checkpoints")
+    assert cli.run(["runs", "verify", str(run)]) == 2
+    assert "there are none" in capsys.readouterr().out
     assert cli.run(["runs", "verify", str(tmp_path / "runn")]) == 2
     assert "Did you mean 'run'?" in capsys.readouterr().err
+
+
+def test_a_history_that_a_kill_cut_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    train = "iteration,epoch,loss,learning_rate,gradient_norm,captions_per_s\n1,0,3.25,0.1,2.5,54.7\n2,0,3.125,0.1,2.5,93.1\n"
+    valid = "iteration,epoch,train_loss,valid_loss,perplexity,learning_rate,captions_per_s,elapsed_s\n2,0,3.1,2.75,15.6,0.1,86.2,1.5\n"
+    for length in range(len(train) + 1):
+        run.history_train.write_text(train[:length])
+        run.history_valid.write_text(valid[:length])
+        curve = read_curve(run)
+        assert curve.train_losses == [3.25, 3.125][: max(0, train[:length].count("\n") - 1)]
+        assert curve.valid_losses == [2.75][: max(0, valid[:length].count("\n") - 1)]
+        assert all(None not in row.values() for row in read_history(run.history_train))

@@ -14,6 +14,7 @@ from img2seq import checkpoints
 from img2seq.config.schema import LRSchedule, ModelOptions, Optimization
 from img2seq.errors import RunError
 from img2seq.model.captioner import CaptionModel
+from img2seq.snapshot import Snapshot
 from img2seq.training.average import WeightAverage
 from img2seq.training.optimizer import AdaBelief, build_optimizer
 from img2seq.training.schedule import learning_rate, warmup_steps
@@ -144,9 +145,8 @@ def test_averages_are_those_of_their_definitions() -> None:
 
 
 def saved(folder: Path, step: int, loss: float | None = None) -> checkpoints.Checkpoint:
-    return checkpoints.save(
-        folder, step, {"w": torch.full((4,), float(step))}, {"m": torch.zeros(2)}, {"valid_loss": loss}
-    )
+    weights, training = Snapshot({"w": torch.full((4,), float(step))}), Snapshot({"m": torch.zeros(2)})
+    return checkpoints.save(folder, step, weights, training, {"valid_loss": loss})
 
 
 def test_best_and_newest_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_one_flipped_bit_is_found_and_the_newest_valid_one_used(tmp_path: Path, 
 def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     with pytest.raises(RunError, match="not finite"):
-        checkpoints.save(tmp_path, 2, {"w": torch.tensor([1.0, float("nan")])}, {}, {})
+        checkpoints.save(tmp_path, 2, Snapshot({"w": torch.tensor([1.0, float("nan")])}), Snapshot(), {})
     assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [1]
 
 

@@ -110,21 +110,25 @@ def test_checking_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(checkpoints.all_checkpoints(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("added", [b"", b"x"], ids=["changed", "longer"])
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("name", [*checkpoints.FILES, "manifest.json"])
 def test_nothing_old_goes_before_the_new_one_has_been_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, place: int, added: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Saver(tmp_path, 1) as saver:
         saver.save(1, weights(), {}, {"valid_loss": None})
-    real = checkpoints.save
 
-    def bad_disk(*arguments: Any) -> checkpoints.Checkpoint:
-        written = real(*arguments)
-        written.weights.write_bytes(bytes(written.weights.stat().st_size))
-        return written
+    def bad_disk(path: Path) -> None:
+        if path.name == name:
+            content = bytearray(path.read_bytes())
+            content[place] ^= 1
+            path.write_bytes(content + added)
 
-    monkeypatch.setattr(checkpoints, "save", bad_disk)
-    with pytest.raises(RunError, match=r"weights\.safetensors: damaged"), Saver(tmp_path, 1) as saver:
+    monkeypatch.setattr("img2seq.checkpoints.to_disk", bad_disk)
+    with pytest.raises(RunError, match=f"read back, it is .*{name}"), Saver(tmp_path, 1) as saver:
         saver.save(2, weights(), {}, {"valid_loss": None})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     found = checkpoints.newest_valid(tmp_path, lambda _: None)
     assert found is not None
     assert found.step == 1

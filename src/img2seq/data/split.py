@@ -6,40 +6,41 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from img2seq.config.schema import BasicExperiment
-from img2seq.data.records import image_id_of
+from img2seq.data.records import Problems, image_id_of
 from img2seq.data.seeds import seed_of
 from img2seq.errors import DataError, did_you_mean, listed
 
 
 def configured_split(
-    image_ids: Collection[str], basic: BasicExperiment, held_out: Iterable[str] | None, contents: Mapping[str, str]
-) -> tuple[list[str], list[str], list[str]]:
-    """Return (train, valid) ids and a line for each validation image that training would have seen.
+    image_ids: Collection[str],
+    basic: BasicExperiment,
+    held_out: Iterable[str] | None,
+    contents: Mapping[str, str],
+    problems: Problems,
+) -> tuple[list[str], list[str]]:
+    """Return (train, valid) ids, without the validation images that training would have seen: those are problems.
 
     Args:
         image_ids: that can be used.
-        basic: how many are held out, and what to do about those that leak: under the policy `skip` they are left out.
+        basic: how many are held out.
         held_out: names of the validation images, or None to draw them.
         contents: what each image holds, by id.
+        problems: to add each leak to.
 
     Raises:
-        DataError: for names that are not known, for leaks under the policy `error`, or if a side would be empty.
+        DataError: for names that are not known, or if a side would be empty.
     """
     if held_out is None:
-        return *random_split(image_ids, basic.valid_size, basic.seed, contents), []
+        return random_split(image_ids, basic.valid_size, basic.seed, contents)
     names = [image_id_of(name) for name in held_out]
-    skips = basic.on_bad_data == "skip"
-    train, valid = manual_split(image_ids, [i for i in names if i in image_ids or not skips])
+    known_only = basic.on_bad_data == "skip"  # an image that was left out may be named
+    train, valid = manual_split(image_ids, [i for i in names if i in image_ids or not known_only])
     leaking = dict(leaks(train, valid, contents))
     lines = [f"{i} is the same picture as {other}, which is trained on" for i, other in leaking.items()]
-    if lines and not skips:
-        raise DataError(
-            f"manual_valid_ids_file: {len(lines)} validation image(s) stand in training under another ID:\n{listed(lines)}\n"
-            "Put both on one side, or leave the validation copies out with globals.basic_experiment.on_bad_data: skip"
-        )
     if len(leaking) == len(valid):
         raise DataError(f"manual_valid_ids_file: every one of its images stands in training, too:\n{listed(lines)}")
-    return train, [i for i in valid if i not in leaking], lines
+    problems.add("image(s) of manual_valid_ids_file stand in training under another ID", lines)
+    return train, [i for i in valid if i not in leaking]
 
 
 def random_split(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2seq.runs import RunFolder, read_table
+from img2seq.runs import RunFolder, read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ class Curve:
 
 def read_curve(run: RunFolder) -> Curve:
     """Return a run's losses from its history."""
-    train, valid = read_table(run.history_train), read_table(run.history_valid)
+    train, valid = read_history(run.history_train), read_history(run.history_valid)
     return Curve(
         run.name,
         [int(row["iteration"]) for row in train],

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from img2seq import checkpoints
 from img2seq.errors import Img2SeqError
 from img2seq.runs import to_disk
+from img2seq.snapshot import Snapshot
 
 
 class Saver:
-    """Copies the tensors, then writes, verifies and prunes in one thread, one checkpoint at a time.
+    """Takes snapshots of the tensors, then writes, reads back and prunes in one thread, one checkpoint at a time.
 
     Args:
         folder: of the run's checkpoints.
@@ -32,6 +31,7 @@ class Saver:
         self.folder, self.keep_best, self.histories = folder, keep_best, histories
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
         self._writing: Future[None] | None = None
+        self._weights, self._training = Snapshot(), Snapshot()
 
     def save(
         self, step: int, weights: Mapping[str, Tensor], training: Mapping[str, Tensor], state: dict[str, Any]
@@ -41,19 +41,23 @@ class Saver:
         Waits for the one before it, and raises what went wrong with that one.
         """
         self.wait()
-        copied_weights, copied_training = _copies(weights), _copies(training)
-        self._writing = self._thread.submit(self._write, step, copied_weights, copied_training, state)
+        self._weights.take(weights)
+        self._training.take(training)
+        self._writing = self._thread.submit(self._write, step, state)
 
-    def _write(self, step: int, weights: dict[str, Tensor], training: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(self, step: int, state: dict[str, Any]) -> None:
         for path in self.histories:
             to_disk(path)
-        written = checkpoints.save(self.folder, step, weights, training, state)
-        checkpoints.verify(written)
+        written = checkpoints.save(self.folder, step, self._weights, self._training, state)
         checkpoints.prune(written, self.keep_best)
+
+    @property
+    def is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
 
     def check(self) -> None:
         """Raise what went wrong with a write that has ended. Does not wait."""
-        if self._writing is not None and self._writing.done():
+        if not self.is_writing:
             self.wait()
 
     def wait(self) -> None:
@@ -69,16 +73,12 @@ class Saver:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._thread.shutdown()  # waits
+        self._weights, self._training = Snapshot(), Snapshot()  # their memory is free
         if error is None or isinstance(error, Img2SeqError):  # a write that failed did so before that error
             self.wait()
 
 
 def _give_way() -> None:
-    """Let this thread compute only when training leaves a core idle; Linux alone has priorities of threads."""
+    """Let training go first: where all cores are busy, a tenth of one is left. Linux alone has priorities of threads."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the values in memory of their own on the CPU, in the order that files have them in."""
-    return {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in tensors.items()}
+        os.nice(10)  # the lowest, 19, would leave so little that a checkpoint were never done

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -12,9 +15,11 @@ from torch.optim import Optimizer
 from img2seq.checkpoints import Checkpoint
 from img2seq.errors import RunError
 from img2seq.model.captioner import CaptionModel
-from img2seq.model.weights import read_tensors
+from img2seq.model.weights import check_shapes, read_tensors
 from img2seq.training.average import WeightAverage
 from img2seq.training.parallel import laid_out_as, whole
+
+OPTIMIZER_STATE = {"SGD": ("momentum_buffer",), "AdaBelief": ("step", "mean", "belief")}  # the others are Adam's
 
 
 @dataclass
@@ -52,6 +57,26 @@ class TrainState:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TrainState:
+        """Return the state that was saved. Raises ValueError for fields that are unknown, missing or no such numbers."""
+        kinds = get_type_hints(cls)
+        wrong = [
+            name
+            for name in {*kinds, *data}
+            if name not in kinds or name not in data or not _is(data[name], kinds[name])
+        ]
+        if wrong:
+            raise ValueError(f"position: {', '.join(sorted(wrong))}")
+        return cls(**data)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Tell whether a value read from JSON is a number that a field can have."""
+    if isinstance(value, bool) or (isinstance(value, int | float) and not 0 <= value < math.inf):
+        return False
+    return isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
+
 
 def training_tensors(model: CaptionModel, optimizer: Optimizer, average: WeightAverage) -> dict[str, Tensor]:
     """Return what a resumed run needs beside the weights to use: optimiser state, trained weights, their average.
@@ -77,28 +102,43 @@ def restore(
     scaler: torch.amp.GradScaler,
 ) -> TrainState:
     """Put model, optimiser, average and scaler back as they were at a checkpoint, and return the position."""
-    data = checkpoint.state()
+    data, weights, tensors = checkpoint.state(), read_tensors(checkpoint.weights), read_tensors(checkpoint.training)
+    parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "trained": {}}
     try:
-        state = TrainState(**data["position"])
-        average.n_averaged = data["n_averaged"]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{checkpoint.path / 'state.json'}: not the state of a training run: {error}") from error
-    if scaler.is_enabled() and data.get("scaler"):
-        scaler.load_state_dict(data["scaler"])
-    weights, tensors = read_tensors(checkpoint.weights), read_tensors(checkpoint.training)
-    for name, tensor in tensors.items():
-        if name.startswith("trained."):
-            weights[name.removeprefix("trained.")] = tensor
-    now = model.state_dict()
-    model.load_state_dict({name: laid_out_as(tensor, now.get(name, tensor)) for name, tensor in weights.items()})
-    average.tensors = {
-        name: laid_out_as(tensors[f"average.{name}"], now[name]) for name in now if f"average.{name}" in tensors
-    }
+        state, average.n_averaged = TrainState.from_json(data["position"]), int(data["n_averaged"])
+        if state.step != checkpoint.step:
+            raise ValueError(f"position: step {state.step}")
+        if scaler.is_enabled() and data.get("scaler"):
+            scaler.load_state_dict(data["scaler"])
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{checkpoint.path}: not the state of a training run: {error}") from error
+    now, trained = model.state_dict(), {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for part in ("average", "trained"):
+        _expect(trained if average.n_averaged else {}, parts[part], checkpoint.training)
+    _expect(now, weights := weights | parts["trained"], checkpoint.weights)
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = {name.partition(".")[0] for name in parts["optimizer"]}
+    layout = {
+        f"{number}.{key}": torch.empty(()) if key == "step" else p
+        for number, p in enumerate(optimized)
+        for key in OPTIMIZER_STATE.get(type(optimizer).__name__, ("step", "exp_avg", "exp_avg_sq"))
+        if str(number) in numbers  # none of parameters that had no gradient yet
+    }
+    _expect(layout, parts["optimizer"], checkpoint.training)
+    model.load_state_dict({name: laid_out_as(tensor, now[name]) for name, tensor in weights.items()})
+    average.tensors = {name: laid_out_as(tensor, now[name]) for name, tensor in parts["average"].items()}
     saved: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
-            saved.setdefault(int(number), {})[key] = laid_out_as(tensor, optimized[int(number)])
+    for name, tensor in parts["optimizer"].items():
+        number, _, key = name.partition(".")
+        saved.setdefault(int(number), {})[key] = laid_out_as(tensor, optimized[int(number)])
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return state
+
+
+def _expect(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ModelError unless both have the same names and shapes."""
+    names = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, found)]
+    check_shapes(names[0], names[1], path)
