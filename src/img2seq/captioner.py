@@ -68,6 +68,7 @@ class Captioner:
             )
         self.loaded, self.batch_size = loaded, batch_size
         (self.input_name, self.spec), *_ = loaded.specs.items()
+        loaded.model.decoder.lay_out_for_decoding()
 
     @classmethod
     def load(

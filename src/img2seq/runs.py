@@ -19,7 +19,7 @@
         auto/<n>_true.txt       what people wrote
         auto/<n>_inputs/<input>.png     the image as the model saw it, <output>.txt the beginning it was given
         manual/...              the same for sampling_config.manual_inputs
-        grid.png                all of them in one picture
+        grid.jpg                all of them in one picture
         meta.json               which image is which
     samples                     a link to the folder above
     checkpoints/step-<n>/       see checkpoints.py

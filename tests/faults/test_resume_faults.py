@@ -79,7 +79,7 @@ def samples(run: RunFolder) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "grid.png"
+        if path.is_file() and path.name != "grid.jpg"
     }
 
 

@@ -9,12 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from img2seq.data.batch import pack
 from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, UNK
 from img2seq.errors import ConfigError
+from img2seq.generation.cache import DecodingCache
 from img2seq.generation.logits import allowed, sampling_probabilities
-from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows, search
 from img2seq.generation.settings import Decoding
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Decoder
@@ -64,8 +66,14 @@ def same(one: list[Hypothesis], other: list[Hypothesis]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [GREEDY, BEAM, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)],
-    ids=["greedy", "beam", "n-best", "sample"],
+    [
+        GREEDY,
+        BEAM,
+        replace(BEAM, n_best=5),
+        replace(BEAM, beam_size=6, beam_groups=3, diversity=0.5, n_best=6),
+        replace(SAMPLE, n_best=4),
+    ],
+    ids=["greedy", "beam", "n-best", "groups", "sample"],
 )
 @pytest.mark.parametrize("has_memory", [True, False])
 def test_probabilities_of_the_cache_are_those_of_the_whole_computation(settings: Decoding, has_memory: bool) -> None:
@@ -90,6 +98,59 @@ def test_a_batch_equals_each_image_alone(settings: Decoding) -> None:
     together = search(decoder, images, settings, beginnings=beginnings, names=names)
     for b in range(7):
         same(together[b], search(decoder, images[b : b + 1], settings, beginnings=[beginnings[b]], names=[names[b]])[0])
+
+
+@pytest.mark.parametrize(("n_rows", "group"), [(1, 1), (4, 1), (4, 4), (6, 3)])
+def test_rows_that_change_places_attend_to_what_they_went_on_from(n_rows: int, group: int) -> None:
+    """The store of a group against plain attention over each row's own keys and values, moved about with the row."""
+    decoder, n_images, n_steps = model().decoder, 3, 7
+    rng = torch.Generator().manual_seed(0)
+    cache = DecodingCache(decoder, memory(3), n_images=3, n_rows=n_rows, group=group, max_tokens=n_steps)
+    keys, values = torch.zeros(2, n_images * n_rows, 4, 0, 4).unbind(0)
+    for step in range(n_steps):
+        qkv = torch.randn(n_images * n_rows, 48, generator=rng)
+        q, k, v = qkv.view(-1, 3, 4, 1, 4).unbind(1)
+        keys, values = torch.cat([keys, k], 2), torch.cat([values, v], 2)
+        expected = F.scaled_dot_product_attention(q, keys, values).reshape(-1, 16)
+        torch.testing.assert_close(cache.attend_to_caption(1, qkv), expected)
+        cache.length += 1
+        if group > 1:
+            first = torch.arange(0, n_images * n_rows, group).unsqueeze(1)
+            parents = (first + torch.randint(group, (len(first), group), generator=rng)).flatten()
+            keys, values = keys[parents], values[parents]
+            cache.keep_rows(parents)
+        if step == 3:
+            n_images = 2
+            cache.keep_images(torch.tensor([0, 2]))
+            keys, values = (x.view(3, n_rows, 4, -1, 4)[[0, 2]].flatten(0, 1) for x in (keys, values))
+
+
+def test_beams_are_extended_by_the_best_of_all_their_continuations() -> None:
+    rng = torch.Generator().manual_seed(0)
+    B, W, V = 5, 4, 30
+    log_probabilities = torch.randn(B * W, V, generator=rng).mul(3).log_softmax(1)
+    log_probabilities[:, EOS] = float("-inf")
+    scores = torch.randn(B, W, generator=rng)
+    scores[::2, 1] += 20  # all that go on come from one beam
+    rows = _Rows(torch.arange(B), torch.zeros(B * W, 0).long(), torch.zeros(B * W, 0), [[] for _ in range(B)])
+    parents, tokens, found = _extend_beams(log_probabilities, scores, rows, replace(BEAM, beam_size=W))
+    best = (scores.unsqueeze(2) + log_probabilities.view(B, W, V)).view(B, -1).topk(W, dim=1)
+    assert torch.equal(found, best.values)
+    assert (parents - torch.arange(B).repeat_interleave(W) * W).tolist() == (best.indices // V).flatten().tolist()
+    assert tokens.tolist() == (best.indices % V).flatten().tolist()
+
+
+@pytest.mark.parametrize("settings", [GREEDY, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)])
+def test_a_layout_for_decoding_changes_no_caption_and_no_weight(settings: Decoding) -> None:
+    plain, laid_out = model().decoder, model().decoder
+    laid_out.lay_out_for_decoding()
+    linear = [module for module in laid_out.modules() if isinstance(module, torch.nn.Linear)]
+    assert all(module.weight.t().is_contiguous() for module in linear)
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, laid_out.state_dict()[name])
+    expected = search(plain, memory(20), settings)
+    for one, other in zip(expected, search(laid_out, memory(20), settings), strict=True):
+        same(one, other)
 
 
 def test_one_beam_is_greedy() -> None:
@@ -187,11 +248,18 @@ def test_penalties_act_inside_their_windows_alone() -> None:
     assert (frequent - plain)[0, 4:].tolist() == [0, 0, 0, -0.5, 0]
 
 
+def over_vocabulary(logits: torch.Tensor, settings: Decoding) -> torch.Tensor:
+    """Return the (R, V) probabilities that tokens are drawn with."""
+    tokens, probabilities = sampling_probabilities(logits, settings)
+    return probabilities if tokens is None else torch.zeros_like(logits).scatter(1, tokens, probabilities)
+
+
 def test_filters_keep_what_they_say() -> None:
-    logits = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1]]))
+    logits = torch.log(torch.tensor([[0.3, 0.4, 0.1, 0.2]]))
 
     def kept(**options: float) -> list[float]:
-        return [round(p, 4) for p in sampling_probabilities(logits, replace(SAMPLE, **options))[0].tolist()]  # type: ignore[arg-type]
+        row = over_vocabulary(logits, replace(SAMPLE, **options))[0, [1, 0, 3, 2]]  # type: ignore[arg-type]
+        return [round(p, 4) for p in row.tolist()]
 
     assert kept() == [0.4, 0.3, 0.2, 0.1]
     assert kept(top_k=2) == [0.5714, 0.4286, 0, 0]
@@ -203,11 +271,23 @@ def test_filters_keep_what_they_say() -> None:
     assert kept(tau=0.45) == [0, 0.6, 0.4, 0]
 
 
+def test_top_k_draws_what_it_would_draw_over_the_whole_vocabulary() -> None:
+    rng = torch.Generator().manual_seed(0)
+    log_probabilities = torch.randn(500, 40, generator=rng).mul(2).log_softmax(1)
+    uniform = torch.rand(500, 1, 1, generator=rng)
+    for options in ({}, {"top_p": 0.7}, {"tau": 0.6}, {"top_p": 0.8, "tau": 0.8}):
+        settings = replace(SAMPLE, temperature=0.9, top_k=7, **options)  # type: ignore[arg-type]
+        least = log_probabilities.topk(7, dim=1).values[:, -1:]
+        masked = log_probabilities.masked_fill(log_probabilities < least, float("-inf"))
+        drawn = _choose(log_probabilities, uniform, torch.arange(500), 0, settings)
+        assert torch.equal(drawn, _choose(masked, uniform, torch.arange(500), 0, replace(settings, top_k=0)))
+
+
 def test_samples_come_as_often_as_their_probabilities_say() -> None:
     decoder = model(12, has_memory=False).decoder
     settings = replace(SAMPLE, max_length=1, n_best=4000, temperature=0.8, top_k=5)
     drawn = [h.tokens[0] if h.tokens else EOS for h in search(decoder, None, settings, n_images=1)[0]]
-    expected = sampling_probabilities(packed_log_probabilities(decoder, None, [])[:1], settings)[0].detach().numpy()
+    expected = over_vocabulary(packed_log_probabilities(decoder, None, [])[:1], settings)[0].numpy()
     counts = np.bincount(drawn, minlength=12)
     assert counts[expected == 0].sum() == 0
     alive = expected > 0

@@ -78,7 +78,7 @@ def test_a_run_leaves_all_that_its_folder_promises(tiny: Path) -> None:
     assert (folder / "auto/0_generated.txt").read_text().strip()
     with Image.open(folder / "auto/2_inputs/photo.png") as seen:
         assert seen.size == (32, 32)
-    with Image.open(folder / "grid.png") as grid:
+    with Image.open(folder / "grid.jpg") as grid:
         assert grid.width > 600
     assert set(read_json(folder / "meta.json")) <= set(read_json(run.split)["valid"])
     rows = read_table(run.validation / "images.csv")

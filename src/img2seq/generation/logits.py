@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, UNK
+from img2seq.data.tokenizer import BOS, EOS
 from img2seq.generation.settings import Decoding
 
-NEVER_EMITTED = (BOS, UNK, MASK, PAD)
+NEVER_EMITTED = slice(BOS, EOS)  # <bos>, <unk>, <mask>, <pad>
 OFF = float("-inf")
 
 
@@ -22,7 +22,7 @@ def allowed(logits: Tensor, history: Tensor, settings: Decoding, length: int) ->
         length: T.
     """
     logits = logits.float()
-    logits[:, list(NEVER_EMITTED)] = OFF
+    logits[:, NEVER_EMITTED] = OFF
     if length < settings.min_length:
         logits[:, EOS] = OFF
     if length == 0:
@@ -58,12 +58,16 @@ def _would_repeat(history: Tensor, n: int, vocabulary: int) -> Tensor:
     return banned
 
 
-def sampling_probabilities(logits: Tensor, settings: Decoding) -> Tensor:
-    """Return (R, V) probabilities to sample from: temperature, then top-k, top-p and typical, each on what is left."""
-    logits = logits / settings.temperature
+def sampling_probabilities(logits: Tensor, settings: Decoding) -> tuple[Tensor | None, Tensor]:
+    """Return (R, C) tokens to sample from, None where they are all of the vocabulary, and their (R, C) probabilities.
+
+    Temperature, then top-k, top-p and typical, each on what is left. Tokens stay in the order of the vocabulary, so which
+    one a number draws does not depend on whether top-k has taken the others out.
+    """
+    logits, tokens = logits / settings.temperature, None
     if 0 < settings.top_k < logits.shape[1]:
-        least = logits.topk(settings.top_k, dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, OFF)
+        tokens = logits.topk(settings.top_k, dim=1, sorted=False).indices.sort(1).values
+        logits = logits.gather(1, tokens)
     if settings.top_p < 1:
         probabilities = logits.softmax(1)
         logits = _keep_until(logits, probabilities, probabilities.sort(1, descending=True).indices, settings.top_p)
@@ -73,7 +77,7 @@ def sampling_probabilities(logits: Tensor, settings: Decoding) -> Tensor:
         entropy = (probabilities * surprise.nan_to_num(posinf=0.0)).sum(1, keepdim=True)
         order = (surprise - entropy).abs().sort(1).indices
         logits = _keep_until(logits, probabilities, order, settings.tau)
-    return logits.softmax(1)
+    return tokens, logits.softmax(1)
 
 
 def _keep_until(logits: Tensor, probabilities: Tensor, order: Tensor, mass: float) -> Tensor:

@@ -55,6 +55,15 @@ class _Rows:
     log_probabilities: Tensor  # (R, T)
     done: list[list[Hypothesis]] = field(default_factory=list)  # by image of the call
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on from these rows, given as numbers or as true and false."""
+        self.tokens, self.log_probabilities = self.tokens[rows], self.log_probabilities[rows]
+
+    def write(self, tokens: Tensor, log_probabilities: Tensor) -> None:
+        """Append a token to each row."""
+        self.tokens = torch.cat([self.tokens, tokens.unsqueeze(1)], 1)
+        self.log_probabilities = torch.cat([self.log_probabilities, log_probabilities.unsqueeze(1)], 1)
+
 
 @torch.inference_mode()
 def search(
@@ -88,14 +97,15 @@ def search(
     max_tokens = min(settings.max_length, decoder.n_positions - 1)
     if forced.shape[1] >= max_tokens:
         raise ConfigError(f"beginning: expected fewer than {max_tokens} tokens (max_length), found {forced.shape[1]}")
-    cache = DecodingCache(decoder, memory, n_images=B, n_rows=W, max_tokens=max_tokens)
+    group = W // settings.beam_groups if settings.method == "beam" else 1
+    cache = DecodingCache(decoder, memory, n_images=B, n_rows=W, group=group, max_tokens=max_tokens)
     uniform = _uniform_numbers(settings, names or [str(i) for i in range(B)], max_tokens, device)
     empty = torch.zeros(B * W, 0, device=device)
     rows = _Rows(torch.arange(B, device=device), empty.long(), empty, [[] for _ in range(B)])
     scores = torch.zeros(B, W, device=device)
     if settings.method == "beam":
         scores[:] = OFF  # all beams of a group begin alike: only its first may go on
-        scores[:, :: W // settings.beam_groups] = 0
+        scores[:, ::group] = 0
     last = torch.full((B * W,), BOS, device=device)
 
     for length in range(max_tokens):
@@ -106,24 +116,19 @@ def search(
         if settings.method == "beam":
             parents, last, scores = _extend_beams(log_probabilities, scores, rows, settings)
             cache.keep_rows(parents)
+            rows.keep(parents)
+            rows.write(last, log_probabilities[parents, last])
         else:
             last = _choose(log_probabilities, uniform, rows.images, length, settings)
-            parents = torch.arange(len(last), device=device)
-        chosen = log_probabilities[parents, last].unsqueeze(1)
-        rows.tokens = torch.cat([rows.tokens[parents], last.unsqueeze(1)], 1)
-        rows.log_probabilities = torch.cat([rows.log_probabilities[parents], chosen], 1)
+            rows.write(last, log_probabilities.gather(1, last.unsqueeze(1)).squeeze(1))
         going_on = _unfinished_images(rows, scores, settings, length + 1)
         if not going_on.all():
             kept = going_on.nonzero().squeeze(1)
             if len(kept) == 0:
                 break
-            rows.images, scores = rows.images[kept], scores[kept]
             kept_rows = going_on.repeat_interleave(W)
-            rows.tokens, rows.log_probabilities, last = (
-                rows.tokens[kept_rows],
-                rows.log_probabilities[kept_rows],
-                last[kept_rows],
-            )
+            rows.keep(kept_rows)
+            rows.images, scores, last = rows.images[kept], scores[kept], last[kept_rows]
             cache.keep_images(kept)
     else:
         _cut_off(rows, scores, settings)
@@ -162,9 +167,11 @@ def _uniform_numbers(settings: Decoding, names: Sequence[str], n: int, device: t
 def _choose(log_probabilities: Tensor, uniform: Tensor, images: Tensor, length: int, settings: Decoding) -> Tensor:
     if settings.method == "greedy":
         return log_probabilities.argmax(1)
-    cumulative = sampling_probabilities(log_probabilities, settings).cumsum(1)
+    tokens, probabilities = sampling_probabilities(log_probabilities, settings)
+    cumulative = probabilities.cumsum(1)
     threshold = uniform[images, :, length].reshape(-1, 1) * cumulative[:, -1:]
-    return (cumulative <= threshold).sum(1).clamp(max=cumulative.shape[1] - 1)
+    places = (cumulative <= threshold).sum(1, keepdim=True).clamp(max=cumulative.shape[1] - 1)
+    return (places if tokens is None else tokens.gather(1, places)).squeeze(1)
 
 
 # --- beam search ---------------------------------------------------------------------------------------------
@@ -187,9 +194,12 @@ def _extend_beams(
     parents, tokens, new_scores = [], [], []
     for group in range(groups):
         beams = slice(group * width, (group + 1) * width)
-        candidates = (scores[:, beams, None] + grid[:, beams] - settings.diversity * penalty).view(B, -1)
+        offered = grid[:, beams] - settings.diversity * penalty if group and settings.diversity else grid[:, beams]
+        of_each = offered.topk(min(2 * width, V), dim=2)  # a beam gives no more than all beams are to give
+        candidates = (scores[:, beams, None] + of_each.values).view(B, -1)
         best = candidates.topk(min(2 * width, candidates.shape[1]), dim=1)
-        parent, token = best.indices // V + group * width, best.indices % V
+        parent = best.indices // of_each.values.shape[2] + group * width
+        token = of_each.indices.view(B, -1).gather(1, best.indices)
         _finish(parent, token, best.values, grid, rows, settings, width)
         # Move ends behind everything else, keeping the order; the first `width` are the beams that go on.
         order = (token == EOS).to(torch.int8).sort(dim=1, stable=True).indices[:, :width]

@@ -116,6 +116,15 @@ class Decoder(nn.Module):
                 linear.weight.data /= math.sqrt(2 * n_layers)
         nn.init.normal_(self.embedding.weight, std=self.width**-0.5)
 
+    def lay_out_for_decoding(self) -> None:
+        """Keep the linear layers' weights by input in place of by output: the same numbers, read faster for few rows.
+
+        Sums are taken in another order, so results differ by rounding.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = module.weight.data.t().contiguous().t()
+
     def memory_keys_values(self, memory: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Return each layer's keys and values of the memory, (B, H, P, K) each; (B, P, D) memory."""
         if memory is None:

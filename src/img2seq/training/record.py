@@ -173,7 +173,7 @@ class Recorder:
             }
         write_json(folder.parent / "meta.json", meta)
         draw_grid(samples, title=f"{self.run.name}, step {step}: generated (bold) and true captions").save(
-            folder.parent / "grid.png"
+            folder.parent / "grid.jpg", quality=90, subsampling=0
         )
 
     def _model_view(self, path: Path, spec: ImageSpec) -> Image.Image:
