@@ -23,7 +23,11 @@ class CaptionTable:
 
 def is_utf8(text: str) -> bool:
     """Tell whether text can be written to a file: names of files need not be, nor texts in JSON."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def clean_caption(text: str) -> str:

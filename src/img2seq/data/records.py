@@ -88,8 +88,8 @@ def images_below(folder: str | Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(root) / name
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):  # noqa: PTH122  many names
+                yield Path(root, name)
 
 
 def captions_by_image(table: CaptionTable) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
+from img2seq.model.compiler import without_compiler
 from img2seq.model.convolution import replace_convolutions
 from img2seq.model.dropout import Dropout
 from img2seq.model.weights import read_pretrained
@@ -109,19 +110,23 @@ class ImageEncoder(nn.Module):
         return features.shape[1], features.shape[2]
 
 
+def _timm() -> Any:
+    """Return timm, which imports torchvision: only where an encoder is built."""
+    with without_compiler():
+        import timm
+    return timm
+
+
 def check_name(name: str) -> None:
     """Raise ModelError, with the nearest name, unless timm has an encoder of this name."""
-    import timm
-
-    known = timm.list_models()
+    known = _timm().list_models()
     if name not in known and name.partition(".")[0] not in known:
         hint = did_you_mean(name, known) or " `timm.list_models()` prints all names."
         raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
 
 
 def _create(name: str, height: int, width: int, channels: int, options: dict[str, Any], pretrained: bool) -> nn.Module:
-    import timm  # imports torchvision: only where an encoder is built
-
+    timm = _timm()
     check_name(name)
     config = timm.models.get_pretrained_cfg(name.split(".")[0])
     if config is not None and config.fixed_input_size:

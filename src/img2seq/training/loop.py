@@ -32,6 +32,7 @@ from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.captioner import CaptionModel
+from img2seq.model.compiler import without_compiler
 from img2seq.progress import Announcer
 from img2seq.run_lock import locked
 from img2seq.runs import RunFolder, remove_half_written, write_json, write_text
@@ -75,7 +76,11 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    with joined(loaded.experiment.globals.basic_experiment.device) as world:
+    compiles = loaded.experiment.globals.model.compile_model
+    with (
+        nullcontext() if compiles else without_compiler(),
+        joined(loaded.experiment.globals.basic_experiment.device) as world,
+    ):
         if world.first:
             refuse_what_is_no_run(run, resume=resume)
         with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)) if world.first else nullcontext():

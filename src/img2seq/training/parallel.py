@@ -13,13 +13,10 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,6 +26,10 @@ from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Block
 from img2seq.model.encoder import ImageEncoder
 from img2seq.training.distributed import World
+
+if TYPE_CHECKING:  # importing them takes a second: only where tensors become shards
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 _NAMES = inspect.signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"  # since torch 2.13
@@ -64,6 +65,9 @@ def parallel_loss(
         return loss
     device = model.device
     if strategy == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing here is changed in place
         mesh = init_device_mesh(device.type, (world.size,))
         model.to(memory_format=torch.contiguous_format)  # shards of weights kept channels last are not supported
@@ -114,7 +118,7 @@ def gradients_kept_here(loss: nn.Module) -> Iterator[None]:
     if isinstance(loss, DistributedDataParallel):
         with loss.no_sync():
             yield
-    elif isinstance(loss, FSDPModule):
+    elif _is_sharded_module(loss):
         loss.set_requires_gradient_sync(False)
         try:
             yield
@@ -130,19 +134,27 @@ def batch_statistics(model: nn.Module) -> list[Tensor]:
     return [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
 
 
+def _is_sharded_module(module: nn.Module) -> TypeGuard[FSDPModule]:
+    return hasattr(module, "set_requires_gradient_sync")
+
+
+def _is_shard(tensor: Tensor) -> TypeGuard[DTensor]:
+    return hasattr(tensor, "full_tensor")
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Return whether this process holds but a part of each tensor."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
+    return any(_is_shard(p) for p in model.parameters())
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor as it is, or a sharded one put together again: all processes must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_shard(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a sharded tensor that lies here, in the same memory, or the tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_shard(tensor) else tensor
 
 
 def laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -153,7 +165,9 @@ def laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
     """
     if tensor.shape != parameter.shape:
         return tensor
-    if isinstance(parameter, DTensor):
+    if _is_shard(parameter):
+        from torch.distributed.tensor import distribute_tensor
+
         tensor = tensor.to(parameter.device)
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor).detach()
