@@ -48,7 +48,6 @@ N_WORDS = (1_000, 3_000, 10_000, 25_000, 50_000)
 MODELS = ((192, 4, 128, 4), (256, 8, 256, 4), (384, 12, 384, 6), (576, 12, 576, 8), (704, 12, 704, 6))
 N_VALID = 50
 SIDE = 32  # of a generated image
-TOLERANCE = 1.15  # repeats of one size differ by about this
 
 
 def write_images(folder: Path, first: int, last: int) -> None:
@@ -186,7 +185,7 @@ def draw(kinds: dict[str, list[dict[str, Any]]]) -> None:
             axes.set_xlim(left=0)
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         panels[0].set_ylabel(label)
-        panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+        panels[0].legend(frameon=False, fontsize=9, loc="lower right")
         save_figure(figure, IMAGES / f"growth_{name}", formats=["png"])
 
 

@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.figures import result, save, show, spread
 from benchmarks.peers import HUGGING_FACE, Session, interpreter
 from benchmarks.photographs import VALID, photographs
+from benchmarks.summary import ENCODERS
 from img2seq.config.schema import SequenceTypeInfo
 from img2seq.data.annotations import read_captions
 from img2seq.data.tokenizer import build_tokenizer
 
-ENCODERS = {"resnet18": "ResNet-18", "vit_small_patch16_224": "ViT-small"}
 BATCH, PIXELS, WIDTH, LAYERS, HEADS, LR = 30, 224, 256, 3, 8, 3e-4
 N_TRAIN, N_BATCHES = 150, 5  # photographs, and different batches that the steps go round
 STEPS, WARM_STEPS = 4, 2

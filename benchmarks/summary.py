@@ -97,18 +97,14 @@ def draw(found: Sequence[Row]) -> None:
         axes.barh(own, [found[i].ratio for i in own], color=colour, height=0.66, label=f"over {peer}")
     goals = [i for i in places if found[i].goal]
     axes.plot([found[i].goal or 0 for i in goals], goals, "|", color="#181818", markersize=13, markeredgewidth=2.2, label="goal")  # fmt: skip
-    for i in places:
-        axes.text(
-            1.03,
-            i,
-            f"{found[i].ratio:.1f}x",
-            va="center",
-            fontsize=9,
-            color="white" if found[i].ratio > 1.25 else "#181818",
-        )
+    least = min([1.0, *(0.9 * row.ratio for row in found if row.ratio < 1)])
+    for i, row in enumerate(found):
+        is_short = row.ratio < 1.25 * least  # its figure stands beside the bar
+        place, colour = (1.02 * row.ratio, "#181818") if is_short else (1.03 * least, "white")
+        axes.text(place, i, f"{row.ratio:.1f}x", va="center", fontsize=9, color=colour)
     axes.set_xscale("log")
     ticks = [1, 2, 3, 5, 10, 20]
-    axes.set_xlim(min(1.0, *(0.9 * row.ratio for row in found)), 1.15 * max(20, *(row.ratio for row in found)))
+    axes.set_xlim(least, 1.15 * max(20, *(row.ratio for row in found)))
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(list(places), [row.work for row in found])
