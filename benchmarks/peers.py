@@ -67,7 +67,7 @@ def _base(peer: Peer) -> str:
     name = f"python{peer.python}"
     candidates = [os.environ.get("BENCHMARK_" + name.upper().replace(".", "_")), shutil.which(name)]
     candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{peer.python}.*/bin/python")))
-    found = next((c for c in candidates if c and Path(c).is_file()), None)
+    found = next((c for c in candidates if c and _runs(c, peer.python)), None)
     if found is None:
         sys.exit(
             f"{peer.packages[0]} needs Python {peer.python}, which is not on the path; install it, or name it in "
@@ -112,3 +112,11 @@ class Session:
     def close(self) -> None:
         """Let the program end."""
         self.process.communicate()
+
+
+def _runs(candidate: str, version: str) -> bool:
+    """Return whether a command is a Python of this version: what is on the path may be a shim that finds none."""
+    if not Path(candidate).is_file():
+        return False
+    found = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+    return found.returncode == 0 and found.stdout.startswith(f"Python {version}.")

@@ -64,7 +64,7 @@ class _ByTaps(torch.autograd.Function):
         places, kernel = x.permute(2, 3, 0, 1).contiguous(), weight.permute(0, 2, 3, 1)
         y = x.new_zeros(*size, x.shape[0], weight.shape[0])
         for tap, read, write in taps:
-            y[write] += places[read] @ kernel[:, *tap].T
+            y[write] += (places[read].flatten(0, 2) @ kernel[:, *tap].T).view_as(y[write])
         context.save_for_backward(places, weight)
         context.taps = taps
         return y.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
@@ -72,13 +72,15 @@ class _ByTaps(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         places, weight = context.saved_tensors
-        kernel, C = weight.permute(0, 2, 3, 1), weight.shape[1]
+        kernel = weight.permute(0, 2, 3, 1)
         dy = gradients[0].permute(2, 3, 0, 1).contiguous()
-        dx, d_kernel = torch.zeros_like(places), kernel.new_zeros(kernel.shape)
+        dx, d_kernel = torch.zeros_like(places), torch.empty_like(kernel, memory_format=torch.contiguous_format)
+        if len(context.taps) < kernel.shape[1] * kernel.shape[2]:
+            d_kernel.zero_()  # of taps that lie beside the map wherever the kernel stands
         for tap, read, write in context.taps:
-            at_tap = dy[write]
-            torch.mm(at_tap.flatten(0, 2).T, places[read].reshape(-1, C), out=d_kernel[:, *tap])
-            dx[read] += at_tap @ kernel[:, *tap]
+            at_tap = dy[write].flatten(0, 2)
+            torch.mm(at_tap.T, places[read].flatten(0, 2), out=d_kernel[:, *tap])
+            dx[read] += (at_tap @ kernel[:, *tap]).view_as(dx[read])
         d_x = dx.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
         return d_x, d_kernel.permute(0, 3, 1, 2), None, None, None
 
