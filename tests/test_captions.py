@@ -19,6 +19,8 @@ from PIL import Image
 from conftest import SHARED
 from img2seq import Captioner, cli
 from img2seq.errors import DataError
+from img2seq.model.encoder import ImageEncoder
+from img2seq.model.runtime import accelerate
 from img2seq.runs import read_json, read_table
 
 METRIC_REFS = SHARED / "data/metric_refs"
@@ -62,6 +64,30 @@ def test_the_captions_follow_the_pictures(run: Path, images: Path) -> None:
     captions = Captioner.load(run).caption([images / f"{i:03}.png" for i in range(8)])
     right = sum(names[i % 4] in caption.text for i, caption in enumerate(captions))
     assert right >= 6
+
+
+def test_onnx_runtime_gives_the_same_captions(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
+    found, losses, used = [], [], []
+    for faster in (True, False):
+
+        def prepare(encoder: ImageEncoder, faster: bool = faster) -> bool:
+            used.append(faster and accelerate(encoder))
+            return used[-1]
+
+        monkeypatch.setattr("img2seq.captioner.accelerate", prepare)
+        output = tmp_path / f"{faster}"
+        output.mkdir()
+        assert img2seq("caption", run, images, "--output", output / "captions.jsonl", "--method", "greedy") == 0
+        assert img2seq("evaluate", run, "--output", output / "scores") == 0
+        captions = [json.loads(line)["caption"] for line in (output / "captions.jsonl").read_text().splitlines()]
+        found.append((captions, read_json(output / "scores/captions.json")))
+        losses.append(read_json(output / "scores/metrics.json")["loss"])
+    assert used == [True, True, False, False]
+    assert found[0] == found[1]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_an_unknown_beginning_is_an_error(run: Path, images: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from img2seq.data.cache import RowStore
 from img2seq.data.pixels import PixelTable
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.runtime import accelerate, is_installed
+from img2seq.model.runtime import accelerate
 from img2seq.model.weights import digest
 from img2seq.progress import Announcer
 
@@ -28,10 +28,14 @@ def cache_features(
     """
     variants = 2 if mirrored else 1
     shape = (variants, encoder.n_places, encoder.n_features)
-    backend = "onnx-" if is_installed() and encoder.scale.device.type == "cpu" else ""  # they differ in the fifth place
-    name = f"features-{backend}{table.store.folder.name.removeprefix('pixels-')}-{digest(encoder)[:16]}-{variants}"
-    store = RowStore(cache_folder / name, shape, np.float16)
     contents = list(dict.fromkeys(table.content_of[i] for i in table.row_of))
+    encoder.eval()
+    name = f"{table.store.folder.name.removeprefix('pixels-')}-{digest(encoder)[:16]}-{variants}"
+    # What computed them differs in the fifth place, so they are kept apart; all of either kind are taken as they are.
+    folders = [cache_folder / f"features-{backend}{name}" for backend in ("onnx-", "")]
+    stores = (RowStore(folder, shape, np.float16) for folder in folders if folder.is_dir())
+    store = next((store for store in stores if (store.rows_of(contents) >= 0).all()), None)
+    store = store or RowStore(folders[0 if accelerate(encoder) else 1], shape, np.float16)
     row_of_content = {table.content_of[i]: row for i, row in table.row_of.items()}
     missing = [c for c, row in zip(contents, store.rows_of(contents), strict=True) if row < 0]
     total = len(contents) * store.row_bytes / 1e9
@@ -40,9 +44,6 @@ def cache_features(
     )
     pixels = table.store.map()
     device = encoder.scale.device
-    encoder.eval()
-    if missing:
-        accelerate(encoder)
     with announce.bar("computing features", len(contents)) as advance, torch.inference_mode():
         advance(len(contents) - len(missing))
         for start in range(0, len(missing), BATCH_IMAGES):

@@ -30,6 +30,17 @@ def test_features_are_those_of_torch(name: str, size: int) -> None:
     assert not torch.equal(found[0], found[1])
 
 
+def test_a_batch_cut_over_threads_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ImageEncoder("test_resnet", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3).eval()
+    pixels = torch.randint(256, (21, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with torch.inference_mode():
+        expected = encoder(pixels)
+        assert accelerate(encoder)
+        for n in (1, 2, 3, 16, 21):
+            torch.testing.assert_close(encoder(pixels[:n]), expected[:n], rtol=1e-3, atol=1e-3)
+
+
 def test_training_stays_with_torch() -> None:
     encoder = ImageEncoder("resnet18", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3).eval()
     assert accelerate(encoder)

@@ -266,6 +266,27 @@ def test_frozen_cached_features_train_the_same_as_features_computed_each_step(ti
         assert float(one[1]) == pytest.approx(float(other[1]), abs=2e-3)  # features are kept as 16-bit floats
 
 
+def test_cached_features_say_what_computed_them(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folders_of(name: str, *, exported: bool) -> set[str]:
+        monkeypatch.setattr("img2seq.features.accelerate", lambda encoder: exported)
+        cache = tiny / name
+        for _ in range(2):  # the second run finds them
+            overrides = ["freeze_pretrained_model=true", "cache_features=true"]
+            run_of(
+                tiny,
+                *(f"inputs.photo.model_config.{override}" for override in overrides),
+                "inputs.photo.input_type_info.auto_augment=false",
+                "globals.basic_experiment.n_epochs=1",
+                f"globals.basic_experiment.cache_folder={cache}",
+                overwrite=True,
+            )
+            monkeypatch.setattr("img2seq.features.accelerate", lambda encoder: pytest.fail("nothing is to be computed"))
+        return {path.name.partition("32x32")[0] for path in cache.iterdir() if path.name.startswith("features-")}
+
+    assert folders_of("a", exported=True) == {"features-onnx-"}
+    assert folders_of("b", exported=False) == {"features-"}
+
+
 def test_the_image_lowers_the_loss_where_it_tells_what_to_say(finished_runs: tuple[Path, Path]) -> None:
     text, image = (read_json(path / "validation/summary.json")["valid_loss"] for path in finished_runs)
     assert image < text - 0.1
