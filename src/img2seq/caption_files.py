@@ -154,6 +154,8 @@ def _read(batch: Sequence[str], captioner: Captioner) -> tuple[dict[str, Pixels]
             return from_any(path, captioner.spec)
         except DataError as error:
             return error
+        except ValueError as error:  # a zero byte, or half a character: no file can have such a name
+            return DataError(f"{path!a}: cannot be a path: {error}")
 
     pixels: dict[str, Pixels] = {}
     failures: dict[str, str] = {}

@@ -27,6 +27,7 @@ class Announcer:
 
     def say(self, text: str, *, level: str = "info") -> None:
         """Show a line, above any bar, and append it to the log."""
+        text = text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<7} {text}\n")
