@@ -8,9 +8,11 @@ Modules are imported by the verb that needs them, so that help and errors come a
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from img2seq import __version__
 from img2seq.errors import ConfigError, Img2SeqError, did_you_mean
@@ -260,6 +262,17 @@ def _load(arguments: argparse.Namespace, overrides: list[str]):  # type: ignore[
     return load(files, overrides)
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Import without Python's garbage collector, which looks again and again at half a million objects that all stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor does it look at them later
+        gc.enable()
+
+
 def _seconds(text: str) -> float:
     """Return the seconds of `90`, `90s`, `90m` or `2h`."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h", "d") else (text, "s")
@@ -276,7 +289,8 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.max_time is not None:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={_seconds(arguments.max_time)}"]
     loaded = _load(arguments, overrides)
-    from img2seq.training.loop import Interrupted, train
+    with _collector_paused():
+        from img2seq.training.loop import Interrupted, train
 
     try:
         train(loaded, resume=arguments.resume, overwrite=arguments.overwrite)
@@ -291,9 +305,10 @@ def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = _decoding(arguments)
     from pathlib import Path
 
-    from img2seq.caption_files import Options, caption_files, expand
-    from img2seq.captioner import Captioner
-    from img2seq.progress import Announcer
+    with _collector_paused():
+        from img2seq.caption_files import Options, caption_files, expand
+        from img2seq.captioner import Captioner
+        from img2seq.progress import Announcer
 
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
@@ -330,7 +345,8 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --captions FILE needs --images FOLDER, and the other way round")
     from pathlib import Path
 
-    from img2seq.evaluate import evaluate_results, evaluate_run, table, write_evaluation
+    with _collector_paused():
+        from img2seq.evaluate import evaluate_results, evaluate_run, table, write_evaluation
 
     if arguments.results is not None:
         found = evaluate_results(

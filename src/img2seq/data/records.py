@@ -87,9 +87,10 @@ def images_below(folder: str | Path) -> Iterator[Path]:
     """Yield files with an image's extension, in order; linked folders are not entered."""
     for root, folders, names in os.walk(folder):
         folders.sort()
+        here = Path(root)
         for name in sorted(names):
             if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):  # noqa: PTH122  many names
-                yield Path(root, name)
+                yield here / name
 
 
 def captions_by_image(table: CaptionTable) -> dict[str, list[str]]:
