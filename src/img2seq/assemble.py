@@ -29,6 +29,7 @@ from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.features import cache_features
 from img2seq.model.captioner import CaptionModel
+from img2seq.model.compiler import without_compiler
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
@@ -369,7 +370,10 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         if not checkpoint.path.is_dir():
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
-    with torch.device("meta"):  # a model without memory: only a file that fits decides how much is allocated
+    with (
+        without_compiler(),
+        torch.device("meta"),
+    ):  # a model without memory: only a file that fits decides how much is allocated
         check_shapes(
             shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
         )

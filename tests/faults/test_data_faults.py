@@ -117,7 +117,7 @@ def test_a_manual_split_that_leaks_is_refused_with_the_pairs(tiny: Path) -> None
     twin(tiny, "001", "copy_b")
     (tiny / "valid.txt").write_text("000\n002\ncopy_b\n")
     manual = f"globals.basic_experiment.manual_valid_ids_file={tiny}/valid.txt"
-    with pytest.raises(DataError, match="2 validation image") as caught:
+    with pytest.raises(DataError, match=r"2 image\(s\) of manual_valid_ids_file stand in training") as caught:
         trained(tiny, manual)
     assert "000 is the same picture as copy_a" in str(caught.value)
     assert "copy_b is the same picture as 001" in str(caught.value)
