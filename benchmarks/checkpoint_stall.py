@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.figures import save
 from img2seq.training.memory import keep_freed_memory
@@ -41,10 +41,10 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def save(self, saver: Saver, step: int) -> None:
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         states = self.optimizer.state_dict()["state"].items()
         training = {f"{number}.{name}": tensor for number, values in states for name, tensor in values.items()}
-        saver.save(step, self.model.state_dict(), training, {"valid_loss": None})
+        return self.model.state_dict(), training
 
     def round(self, saver: Saver | None = None, *, step: int = 0, beside: bool = True) -> list[float]:
         """Return the seconds of each step of a round, with a save after the first if there is something to save with."""
@@ -53,7 +53,7 @@ class Training:
             begun = time.perf_counter()
             self.step()
             if saver is not None and not times:
-                self.save(saver, step)
+                saver.save(step, *self.tensors(), {"valid_loss": None})
                 if not beside:
                     saver.wait()
             times.append(time.perf_counter() - begun)
@@ -73,11 +73,12 @@ def main() -> None:
     training.round()
     quiet, rounds = [], {"in line": list[list[float]](), "beside": list[list[float]]()}
     try:
-        with Saver(folder, 1) as saver:
+        with Saver(folder / "in line", 1) as one, Saver(folder / "beside", 1) as other:
+            other.prepare(*training.tensors())
             for number in range(arguments.saves + 1):
-                for place, (name, found) in enumerate(rounds.items()):
+                for saver, (name, found) in zip((one, other), rounds.items(), strict=True):
                     quiet.append(training.round())
-                    found.append(training.round(saver, step=2 * number + place + 1, beside=name == "beside"))
+                    found.append(training.round(saver, step=number + 1, beside=name == "beside"))
     finally:
         shutil.rmtree(folder)
     step_s = statistics.median(time for times in quiet for time in times)

@@ -196,7 +196,10 @@ def test_names_that_are_not_utf8_are_written_so_that_they_can_be_read_back(
 def test_names_that_are_not_utf8_go_through_standard_input_and_output(run: Path, odd_names: list[Path]) -> None:
     command = [sys.executable, "-m", "img2seq", "caption", str(run), "-"]
     names = b"\n".join(os.fsencode(path) for path in odd_names)
-    done = subprocess.run(command, input=names, capture_output=True, check=False)
+    strict = os.environ | {
+        "PYTHONIOENCODING": "utf-8:strict"
+    }  # as in the locale of most users, not in that of most servers
+    done = subprocess.run(command, input=names, env=strict, capture_output=True, check=False)
     assert done.returncode == 1
     assert [Path(os.fsdecode(line.split(b"\t")[0])) for line in done.stdout.splitlines()] == odd_names[:3]
     assert b"Traceback" not in done.stderr

@@ -61,6 +61,14 @@ def test_memory_is_used_again_for_the_same_tensors_and_never_for_others() -> Non
         assert content(snapshot) == save(others)
 
 
+def test_room_that_was_made_before_is_the_room_that_is_used() -> None:
+    snapshot, given = Snapshot(), tensors()
+    snapshot.make_room(given)
+    room = snapshot.parts()
+    snapshot.take(given)
+    assert b"".join(room) == content(snapshot) == save(given)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_one_value_that_is_not_finite_is_found_wherever_it_is(value: float, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """Tensors as they were at one moment, laid out as the .safetensors file that is to hold them.
 
-Taking one costs training a copy into memory that is used again: fresh memory would cost six times as much. All that is left
-to do with its bytes, to check, hash and write them, can be done beside training.
+Taking one costs training a copy into memory that it has already: fresh memory would cost many times as much. All that is
+left to do with its bytes, to check, hash and write them, can be done beside training.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ class Snapshot:
         self._copies: dict[str, Tensor] = {}
         self.take(tensors or {})
 
+    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the memory that tensors of these names and shapes need, so that copying them takes no more."""
+        header, places = _layout(tensors)
+        if header == self._header:
+            return
+        end = max((end for _, end in places.values()), default=len(header))
+        self._header, self._copies, self._memory = header, {}, np.empty(end, np.uint8)
+        self._memory.fill(0)  # the system gives memory only when it is written to
+        self._memory[: len(header)] = np.frombuffer(header, np.uint8)
+        memory = torch.from_numpy(self._memory)
+        for name, (begin, end) in places.items():
+            self._copies[name] = memory[begin:end].view(tensors[name].dtype).view(tensors[name].shape)
+
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the tensors as they are now, over those taken before."""
-        header, places = _layout(tensors)
-        if header != self._header:
-            end = max((end for _, end in places.values()), default=len(header))
-            self._header, self._copies, self._memory = header, {}, np.empty(end, np.uint8)
-            self._memory[: len(header)] = np.frombuffer(header, np.uint8)
-            memory = torch.from_numpy(self._memory)
-            for name, (begin, end) in places.items():
-                self._copies[name] = memory[begin:end].view(tensors[name].dtype).view(tensors[name].shape)
+        self.make_room(tensors)
         for name, copy in self._copies.items():
             copy.copy_(tensors[name].detach())
 

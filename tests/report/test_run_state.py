@@ -96,6 +96,14 @@ def test_every_line_says_what_is_there(interrupted_run: RunFolder, capsys: pytes
     }
 
 
+def test_without_its_history_a_run_is_where_its_checkpoint_is(
+    interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted_run.history_train.unlink()
+    assert cli.run(["runs", "show", str(interrupted_run.path)]) == 0
+    assert shown(capsys)["reached"] == "step 110 of 150 (73%), epoch 17 of 30"
+
+
 def test_an_owner_that_lives_trains_the_run_and_one_that_is_dead_does_not(
     interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from img2seq import checkpoints
 from img2seq.errors import ModelError, RunError
+from img2seq.snapshot import Snapshot
 from img2seq.training.saver import Saver
 
 
@@ -97,6 +98,29 @@ def test_a_write_that_failed_is_raised_wherever_training_comes_by_next(
     }
     with pytest.raises(RunError, match="the disk is full"), saver:
         asked[then]()
+
+
+def test_what_is_saved_after_room_was_made_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, made = threading.Event(), []
+    real = Snapshot.make_room
+
+    def make_room(snapshot: Snapshot, given: dict[str, Tensor]) -> None:
+        if given and threading.current_thread() is not threading.main_thread():
+            assert begin.wait(60)
+            made.append(list(given))
+        real(snapshot, given)
+
+    monkeypatch.setattr(Snapshot, "make_room", make_room)
+    with Saver(tmp_path, 1) as saver:
+        saver.prepare(weights(), {"m": torch.zeros(5)})
+        assert saver.is_prepared
+        assert made == []  # nobody waits for it
+        begin.set()
+        saver.save(1, weights(), {"m": torch.ones(5)}, {"valid_loss": None})
+        assert made == [["w", "c", "s"], ["m"]]
+    (saved,) = checkpoints.all_checkpoints(tmp_path)
+    assert all(torch.equal(tensor, weights()[name]) for name, tensor in load_file(saved.weights).items())
+    assert torch.equal(load_file(saved.training)["m"], torch.ones(5))
 
 
 def test_checking_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def describe_run(path: str | Path) -> str:
         "parameters": f"{parameters['all']:,}, of which {parameters['trained']:,} are trained",
         "data": f"{len(split['train']):,} images to train on, {len(split['valid']):,} for validation; {facts.vocabulary:,} tokens",
         "training": _describe_training(config),
-        "size": f"{_size(p for p in run.path.rglob('*') if p.is_file() and not p.is_symlink())} on disk",
+        "size": f"{_size(p for p in run.path.rglob('*') if p.is_file())} on disk",
     }
     if is_now != "finished" and not is_now.startswith("being"):
         lines["go on with"] = _how_to_resume(run, config)

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from types import FrameType
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from img2seq.assemble import Prepared, build_model, load, prepare
@@ -233,6 +234,8 @@ class Trainer:
                 state.train_time_s += took_s
                 self.recorder.step(state, loss, rate, norm, work.n_captions / took_s)
                 advance(1, f"loss {loss:.3f}, {state.captions / state.train_time_s:.0f} captions/s")
+                if self.world.first and not self.sharded and not self.saver.is_prepared:
+                    self.saver.prepare(*self._tensors())
                 is_last = state.step == self.n_steps
                 if state.step % intervals.sample_interval == 0 and not is_last:
                     self._evaluate()
@@ -353,8 +356,7 @@ class Trainer:
         if self.saved is not None and self.saved[0] == state.step and (loss is None or self.saved[1] is not None):
             return
         self.recorder.flush()
-        training = training_tensors(self.model, self.optimizer, self.average)
-        weights = {name: whole(tensor) for name, tensor in (self.model.state_dict() | self.average.tensors).items()}
+        weights, training = self._tensors()
         saved = {
             "position": state.to_json(),
             "n_steps": self.n_steps,
@@ -365,6 +367,11 @@ class Trainer:
         if self.world.first:
             self.saver.save(state.step, weights, training, saved)
         self.saved = (state.step, loss)
+
+    def _tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weights to use, and what else a resumed run needs; all processes must ask together."""
+        weights = {name: whole(tensor) for name, tensor in (self.model.state_dict() | self.average.tensors).items()}
+        return weights, training_tensors(self.model, self.optimizer, self.average)
 
     def _end_with_evaluation_and_checkpoint(self) -> None:
         """Leave a run that can be used, whatever its intervals were."""

@@ -32,6 +32,17 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
         self._writing: Future[None] | None = None
         self._weights, self._training = Snapshot(), Snapshot()
+        self.is_prepared = False
+
+    def prepare(self, weights: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> None:
+        """Take the memory for checkpoints of such tensors beside training, rather than in the step that saves first."""
+
+        def make_room() -> None:
+            self._weights.make_room(weights)
+            self._training.make_room(training)
+
+        self.wait()
+        self._writing, self.is_prepared = self._thread.submit(make_room), True
 
     def save(
         self, step: int, weights: Mapping[str, Tensor], training: Mapping[str, Tensor], state: dict[str, Any]
