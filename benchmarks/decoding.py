@@ -42,6 +42,7 @@ def our_decoder() -> Decoder:
         vocabulary=VOCABULARY, width=WIDTH, n_layers=LAYERS, n_heads=HEADS, feedforward=4 * WIDTH, dropout=0.0,
         position_dropout=0.0, position="encode", n_positions=TOKENS + 2, has_memory=True,
     )  # fmt: skip
+    decoder.lay_out_for_decoding()  # as `Captioner` does
     return decoder.eval()
 
 

@@ -25,8 +25,10 @@ IGNORED = -100  # the target of a padded place, in transformers
 def as_arrays(work: Work) -> dict[str, NDArray[Any]]:
     """Return pixels, captions padded to the longest, and each caption's image."""
     (batch,) = work.batches
-    padded = np.full(batch.caption_shape, IGNORED)
-    padded.reshape(-1)[batch.caption_slots.numpy()] = batch.target_ids.numpy()
+    positions = batch.positions.numpy()
+    rows = np.cumsum(positions == 0) - 1  # a caption a row
+    padded = np.full((rows[-1] + 1, positions.max() + 1), IGNORED)
+    padded[rows, positions] = batch.target_ids.numpy()
     first = batch.positions.numpy() == 0
     (pixels,) = batch.images.values()
     return {"pixels": pixels.numpy(), "captions": padded, "image": batch.image_of_token.numpy()[first]}

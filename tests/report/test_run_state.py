@@ -189,6 +189,12 @@ def test_verify_names_what_is_broken_of_every_part(
         capsys.readouterr()
         shutil.rmtree(run)
     run = Path(shutil.copytree(finished_runs[0], tmp_path / "run", symlinks=True))
+    for checkpoint in all_checkpoints(run / "checkpoints"):
+        weights = checkpoint.weights.read_bytes()
+        checkpoint.weights.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+        assert cli.run(["runs", "verify", str(run)]) == 2
+        assert f"BAD  {checkpoint.path.name}\n       {checkpoint.weights}: damaged" in capsys.readouterr().out
+        checkpoint.weights.write_bytes(weights)
     (run / "checkpoints/.tmp-step-00000099-1").mkdir()
     assert cli.run(["runs", "verify", str(run)]) == 0
     assert "note .tmp-step-00000099-1" in capsys.readouterr().out
