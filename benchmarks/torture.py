@@ -108,7 +108,7 @@ def outcome(run: RunFolder) -> dict[str, Any]:
         "samples": {
             str(path.relative_to(samples)): path.read_bytes()
             for path in samples.rglob("*")
-            if path.is_file() and path.name != "grid.png"  # it has the run's name in its title
+            if path.is_file() and path.name != "grid.jpg"  # it has the run's name in its title
         },
         "last evaluation": (run.validation / "images.csv").read_bytes(),
         "captions": read_json(run.validation / "captions.json"),
