@@ -141,6 +141,20 @@ def test_augmentation_changes_with_the_epoch_and_never_the_validation() -> None:
     assert torch.equal(first, data.batch(groups, epoch=0).images["photo"])
 
 
+def test_features_are_mirrored_where_pixels_would_be() -> None:
+    pixels = generator("pixels").integers(0, 255, (9, 8, 8, 3), dtype=np.uint8)
+    features = np.arange(9 * 2).reshape(9, 2, 1, 1).astype(np.float16)  # image i: 2 i, mirrored 2 i + 1
+    row_of, names = np.array([3, 8, 0, 5, 1, 2, 7, 4, 6]), [f"im{i}" for i in range(9)]
+    plain = ImageRows(pixels, row_of, ImageSpec(8, 8), False, True)
+    cached = ImageRows(features, row_of, ImageSpec(8, 8), False, True, are_features=True)
+    for epoch in (0, 1, None):
+        images = plain.read(range(9), names, seed=0, epoch=epoch).permute(0, 2, 3, 1).numpy()
+        mirrored = [not np.array_equal(image, pixels[row]) for image, row in zip(images, row_of, strict=True)]
+        found = cached.read(range(9), names, seed=0, epoch=epoch).flatten().tolist()
+        assert found == [2 * row + flip for row, flip in zip(row_of.tolist(), mirrored, strict=True)]
+        assert 0 < sum(mirrored) < 9 or epoch is None
+
+
 def test_shuffled_images_leave_no_caption_with_its_own() -> None:
     data = small_set()
     other = data.with_shuffled_images()

@@ -31,6 +31,7 @@ def test_taps_equal_convolution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     torch.manual_seed(0)
+    monkeypatch.setattr(convolution, "MOST_TAPS", 49)
     plain = nn.Conv2d(6, 10, kernel, stride, padding, bias=bias).double().to(memory_format=torch.channels_last)
     model = nn.Sequential(plain)
     x = torch.randn(3, 6, *size, dtype=torch.float64)
@@ -99,15 +100,18 @@ def test_which_way_is_taken_follows_from_the_shape(monkeypatch: pytest.MonkeyPat
         (Conv2d(32, 32, 3, padding=1), torch.randn(few + 1, 32, 4, 4)), (Conv2d(32, 32, 3, padding=1), torch.randn(64, 32, 2, 2)),
         (Conv2d(32, 32, 3, padding=1), torch.randn(few, 32, 4, 4)), (Conv2d(31, 32, 3, padding=1), torch.randn(64, 31, 4, 4)),
         (Conv2d(32, 32, 3, 2, 1), torch.randn(64, 32, 8, 8)), (Conv2d(32, 32, 3), torch.randn(64, 32, 8, 8)),
+        (Conv2d(3, 32, 16, 16), torch.randn(4, 3, 32, 32)),  # patches
+        (Conv2d(32, 32, 3, padding=1).bfloat16(), torch.randn(64, 32, 4, 4).bfloat16()),
     ):  # fmt: skip
         conv(x)
     with torch.autocast("cpu", torch.bfloat16):
         Conv2d(32, 32, 3, padding=1)(torch.randn(64, 32, 4, 4))
-    assert taken == ["winograd", "taps", "torch", "torch", "torch", "torch", "torch"]
+    assert taken == ["winograd", "taps", *["torch"] * 7]
 
 
 def test_a_resnet_is_the_same_up_to_rounding() -> None:
-    model: Any = timm.create_model("resnet18", num_classes=0).eval()
+    # As timm starts a ResNet, the last norm of each block is zero: what its convolutions give would not be seen.
+    model: Any = timm.create_model("resnet18", num_classes=0, zero_init_last=False).eval()
     names, state = list(model.state_dict()), model.state_dict()
     images = torch.randn(32, 3, 64, 64)
     with torch.no_grad():
@@ -117,6 +121,13 @@ def test_a_resnet_is_the_same_up_to_rounding() -> None:
     assert len(replaced) == 20
     assert list(model.state_dict()) == names
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in names)
+
+
+def test_a_second_derivative_is_refused_where_it_would_be_wrong() -> None:
+    for x, conv in ((torch.randn(4, 32, 8, 8), Conv2d(32, 32, 3, padding=1)), (torch.randn(4, 8, 2, 2), Conv2d(8, 8, 3, padding=1))):  # fmt: skip
+        (gradient,) = torch.autograd.grad(conv(x).square().sum(), [conv.weight], create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.square().sum().backward()
 
 
 def test_what_is_no_plain_convolution_stays() -> None:

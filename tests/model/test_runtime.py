@@ -12,11 +12,13 @@ pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("resnet18", 64), ("tf_efficientnet_lite0", 96), ("vit_tiny_patch16_224", 32)]
+    ("name", "size", "options"),
+    [("resnet18", 64, {"zero_init_last": False}), ("tf_efficientnet_lite0", 96, {}), ("vit_tiny_patch16_224", 32, {})],
 )
-def test_features_are_those_of_torch(name: str, size: int) -> None:
+def test_features_are_those_of_torch(name: str, size: int, options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    encoder = ImageEncoder(name, height=size, width=size, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25]).eval()
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
+    encoder = ImageEncoder(name, height=size, width=size, mean=mean, std=std, options=options).eval()
     pixels = torch.randint(256, (3, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = encoder(pixels)

@@ -93,6 +93,21 @@ def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyP
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(trained(), whole, strict=True))
 
 
+def test_adabelief_counts_the_steps_of_each_parameter() -> None:
+    """A parameter whose gradients begin later is updated as if it were alone, whatever comes before it."""
+
+    def trained(late: bool) -> torch.Tensor:
+        early, parameter = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(4))
+        optimizer = AdaBelief([early, parameter] if late else [parameter], lr=0.1, betas=(0.9, 0.99))
+        for step in range(5):
+            early.grad = torch.ones(3)
+            parameter.grad = torch.linspace(-1, 1, 4) * step if step >= 2 else None
+            optimizer.step()
+        return parameter.detach()
+
+    assert torch.equal(trained(late=True), trained(late=False))
+
+
 class _TwoParts(CaptionModel):
     def __init__(self) -> None:
         nn.Module.__init__(self)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from img2seq.data.batch import Batch
 
@@ -83,6 +84,7 @@ class _ByProducts(torch.autograd.Function):
         return _tokens(torch.bmm(shares, v).view(shape[0], n_heads, shape[1], -1), slots)
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, shares, slots = context.saved_tensors
         H, (SH, T, K) = context.n_heads, q.shape
@@ -133,6 +135,7 @@ class _Gather(torch.autograd.Function):
         return table.index_select(0, slots)
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (slots,) = context.saved_tensors
         return _spread(gradients[0], slots, context.n_slots), None

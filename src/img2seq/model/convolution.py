@@ -15,12 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from img2seq.model import winograd
 
 FEWEST_TILES = 12  # of all images: with fewer, transforming the kernel costs more than is saved
 FEWEST_CHANNELS = 32  # for Winograd: below, its products are too small
 MOST_PLACES = 4  # of an output map that is computed tap by tap
+MOST_TAPS = 9  # of a kernel that is taken apart: a large one, such as a patch's, is one large product already
+EXACT = (
+    torch.float32,
+    torch.float64,
+)  # in which rounding stays what it is; transformed half precision would lose too much
 
 
 class Conv2d(nn.Conv2d):
@@ -28,13 +34,13 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, N, h, w) for (B, C, H, W)."""
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _is_recorded():
+        if x.device.type != "cpu" or x.dtype not in EXACT or torch.is_autocast_enabled("cpu") or _is_recorded():
             return super().forward(x)
         B, _, H, W = x.shape
         (pad_y, pad_x), (stride_y, stride_x) = (int(pad) for pad in self.padding), self.stride
         h = (H + 2 * pad_y - self.kernel_size[0]) // stride_y + 1
         w = (W + 2 * pad_x - self.kernel_size[1]) // stride_x + 1
-        if 0 < h * w <= MOST_PLACES:
+        if 0 < h * w <= MOST_PLACES and self.weight[0, 0].numel() <= MOST_TAPS:
             y: Tensor = _ByTaps.apply(x, self.weight, self.stride, (pad_y, pad_x), (h, w))
         elif self._is_for_winograd and B * math.ceil(H / winograd.TILE) * math.ceil(W / winograd.TILE) >= FEWEST_TILES:
             y = winograd.convolve(x, self.weight)
@@ -70,6 +76,7 @@ class _ByTaps(torch.autograd.Function):
         return y.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         places, weight = context.saved_tensors
         kernel = weight.permute(0, 2, 3, 1)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 TILE = 4  # m
 # How a tile's inputs, a kernel and a tile's products are transformed along one axis: the paper's B', G and A' for F(4, 3).
@@ -104,6 +105,7 @@ class _Winograd(torch.autograd.Function):
         return _images_first(y, B)
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, kernel = context.saved_tensors
         B, C, H, W = x.shape

@@ -48,8 +48,8 @@ class AdaBelief(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient. Gradients are used up: they hold other numbers afterwards."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            for p in parameters:
+            by_step: dict[float, list[Tensor]] = {}  # one number but where gradients began later
+            for p in (p for p in group["params"] if p.grad is not None):
                 if not self.state[p]:
                     self.state[p] = {
                         "step": torch.zeros(()),
@@ -57,8 +57,10 @@ class AdaBelief(Optimizer):
                         "belief": torch.zeros_like(p),
                     }
                 self.state[p]["step"] += 1
-            for block in _blocks(parameters, self.state):
-                _update(*block, group, float(self.state[parameters[0]]["step"]))
+                by_step.setdefault(float(self.state[p]["step"]), []).append(p)
+            for step, parameters in by_step.items():
+                for block in _blocks(parameters, self.state):
+                    _update(*block, group, step)
 
 
 Block = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]  # parameters, gradients, means, beliefs
@@ -90,7 +92,9 @@ def _flat(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return parameter, gradient, mean and belief as vectors, number by number in the parameter's order in memory."""
     parameter, gradient, *state = tensors
     order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
-    of_gradient = gradient.permute(order).reshape(-1)  # a copy where autograd chose another layout: it is only read
+    of_gradient = gradient.permute(order).reshape(
+        -1
+    )  # a copy where autograd chose another layout: nobody reads it again
     return [parameter.permute(order).view(-1), of_gradient, *(t.permute(order).view(-1) for t in state)]
 
 

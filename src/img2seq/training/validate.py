@@ -59,12 +59,11 @@ def image_losses(
     for place, batch in zip(mine, data.batches([plan[i] for i in mine], workers=workers), strict=True):
         batch = batch.to(model.device)
         with autocast():
-            losses = model.losses(batch).double()
+            losses = model.losses(batch).cpu().double().numpy()
         images = slice(bounds[place], bounds[place + 1])
-        n_images = batch.image_shape[0]
-        sums = torch.zeros(n_images, dtype=torch.float64, device=losses.device)
-        nats[images] = sums.index_add_(0, batch.image_of_token, losses).cpu().numpy()
-        tokens[images] = torch.bincount(batch.image_of_token, minlength=n_images).cpu().numpy()
+        owners, n_images = batch.image_of_token.cpu().numpy(), batch.image_shape[0]
+        nats[images] = np.bincount(owners, weights=losses, minlength=n_images)  # in order: the same sum on every device
+        tokens[images] = np.bincount(owners, minlength=n_images)
         if advance:
             advance(bounds[min(place + world.size, len(plan))] - bounds[place])
     model.train(was_training)
