@@ -133,12 +133,13 @@ def limits() -> list[str]:
     lines = section(
         "The machine's limit",
         "`python -m benchmarks limits`: every matrix product and convolution of one step of the tutorial, forward and backward, run alone\n"
-        "on the same shapes, layouts and threads; the share is their time in that of the whole step. Attention, a fused kernel, is timed apart.",
-        ("step", "whole, ms", "products and convolutions alone, ms", "GFLOP/s of these", "share", "goal", "attention alone, ms", "share with it"),
+        "on the same shapes, layouts and threads; the share is their time in that of the whole step. What Winograd's filtering and attention\n"
+        "multiply is among the products.",
+        ("step", "whole, ms", "products and convolutions alone, ms", "GFLOP/s of these", "share", "goal"),
         [
             (
                 LIMIT_KINDS[kind], f"{one['step_ms']:.1f}", f"{one['alone_ms']:.1f}", f"{one['gflop_per_s_alone']:.0f}",
-                f"{one['share']:.0%}", f"{found['goal']:.0%}", f"{one['attention_alone_ms']:.1f}", f"{one['share_with_attention']:.0%}",
+                f"{one['share']:.0%}", f"{found['goal']:.0%}",
             )
             for kind, one in of_kinds.items()
         ],

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.figures import result
+from benchmarks.figures import result, show
 from benchmarks.photographs import ROOT
 from img2seq.report.curves import COLOURS, save_figure
 
 FIGURE = ROOT / "docs" / "images" / "benchmarks"
-STEP_GOAL, DECODING_GOAL, ENCODER_GOAL, IMAGES_GOAL = 1.5, 3, 3, 3
+TUTORIAL_GOAL, STEP_GOAL, DECODING_GOAL, ENCODER_GOAL, IMAGES_GOAL = 8, 1.5, 3, 3, 3
 ENCODERS = {"resnet18": "ResNet-18", "vit_small_patch16_224": "ViT-small"}
 
 
@@ -22,64 +22,83 @@ class Row:
     Attributes:
         peer: what it is compared with.
         work: what was done.
+        theirs: the peer's figure: the median, and its range where there is one.
+        ours: ours.
         ratio: how many times faster or smaller ours is.
         goal: of the ratio, where there is one.
     """
 
     peer: str
     work: str
+    theirs: str
+    ours: str
     ratio: float
     goal: float | None
 
 
 def rows() -> list[Row]:
     """Return the comparisons whose results are kept."""
-    return [*_training(), *_steps(), *_decoding(), *_encoder(), *_images()]
+    return [*_training(), *_tutorial(), *_steps(), *_decoding(), *_encoder(), *_images()]
 
 
 def _training() -> Iterator[Row]:
-    for work, _peer, _ours, ratio, goal in result("training").get("table", []):
+    for work, theirs, ours, ratio, goal in result("training").get("table", []):
+        yield Row("EIR", work, theirs, ours, ratio, float(goal) if goal else None)
+
+
+def _tutorial() -> Iterator[Row]:
+    for kind, sides in result("tutorial").get("kinds", {}).items():
+        theirs, ours = sides["eir"], sides["ours"]
+        work = f"the tutorial from start to end, {'image+text' if kind == 'image' else 'text only'}, s"
+        cells = [f"{one['whole_s']:.0f} (loss {one['valid_loss']:.3f})" for one in (theirs, ours)]
         yield Row(
             "EIR",
-            work.rsplit(", ", 1)[0] if "(" not in work else work.partition(", s (")[0],
-            ratio,
-            float(goal) if goal else None,
+            work,
+            cells[0],
+            cells[1],
+            theirs["whole_s"] / ours["whole_s"],
+            TUTORIAL_GOAL if kind == "image" else None,
         )
 
 
 def _steps() -> Iterator[Row]:
     for row in result("hugging_face").get("rows", []):
         captions = f"{row['captions_per_image']} caption{'s' * (row['captions_per_image'] > 1)} an image"
-        yield Row("Hugging Face", f"training step, {ENCODERS[row['encoder']]}, {captions}", row["ratio"], STEP_GOAL)
+        work = f"training step, {ENCODERS[row['encoder']]}, {captions}, captions/s"
+        speeds = row["captions_per_s"]
+        yield Row("Hugging Face", work, show(speeds["hugging_face"]), show(speeds["ours"]), row["ratio"], STEP_GOAL)
 
 
 def _decoding() -> Iterator[Row]:
     for row in result("decoding").get("rows", []):
         if "hugging_face" in row["ours_over"]:
             search = "greedy" if row["beams"] == 1 else f"beam {row['beams']}"
-            images = f"{row['images']} image{'s' * (row['images'] > 1)}"
-            yield Row("Hugging Face", f"{search}, {images}", row["ours_over"]["hugging_face"], DECODING_GOAL)
+            work = f"{search}, {row['images']} image{'s' * (row['images'] > 1)}, captions/s"
+            theirs, ours = (f"{row['captions_per_s'][side]:.1f}" for side in ("hugging_face", "ours"))
+            yield Row("Hugging Face", work, theirs, ours, row["ours_over"]["hugging_face"], DECODING_GOAL)
 
 
 def _encoder() -> Iterator[Row]:
     speeds: dict[str, Any] = result("encoder").get("images_per_s", {})
     if speeds:
-        ratio = speeds["img2seq"]["median"] / speeds["torch, channels last"]["median"]
-        yield Row("torch", "frozen encoder's features", ratio, ENCODER_GOAL)
+        theirs, ours = speeds["torch, channels last"], speeds["img2seq"]
+        ratio = ours["median"] / theirs["median"]
+        yield Row("torch", "frozen encoder's features, images/s", show(theirs), show(ours), ratio, ENCODER_GOAL)
 
 
 def _images() -> Iterator[Row]:
     for row in result("images").get("rows", []):
-        yield Row("Pillow", f"JPEG files to {row['size']} pixels, {row['folder']}", row["ratio"], IMAGES_GOAL)
+        work = f"JPEG files to {row['size']} pixels, {row['folder']}, images/s"
+        yield Row("Pillow", work, show(row["pillow"], 0), show(row["two_threads"], 0), row["ratio"], IMAGES_GOAL)
 
 
 def table(found: Sequence[Row]) -> str:
     """Return the rows as aligned text."""
-    lines = [f"{'against':<14}{'work':<58}{'ratio':>8}{'goal':>7}"]
+    lines = [f"{'against':<14}{'work':<64}{'theirs':>22}{'ours':>22}{'ratio':>8}{'goal':>7}"]
     for row in found:
         goal = f"{row.goal:g}x" if row.goal else ""
         mark = "  met" if row.goal and row.ratio >= row.goal else ""
-        lines.append(f"{row.peer:<14}{row.work:<58}{row.ratio:>7.1f}x{goal:>7}{mark}")
+        lines.append(f"{row.peer:<14}{row.work:<64}{row.theirs:>22}{row.ours:>22}{row.ratio:>7.1f}x{goal:>7}{mark}")
     return "\n".join(lines)
 
 
@@ -107,7 +126,7 @@ def draw(found: Sequence[Row]) -> None:
     axes.set_xlim(least, 1.15 * max(20, *(row.ratio for row in found)))
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_yticks(list(places), [row.work for row in found])
+    axes.set_yticks(list(places), [row.work.rpartition(", ")[0] for row in found])  # without the unit
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)

@@ -1,9 +1,10 @@
 """Training, side by side with EIR: the tutorial's four files, the same photographs, split, vocabulary and threads.
 
-    python -m benchmarks training [--repeats 3] [--full]
+    python -m benchmarks training [--repeats 3]
 
-Short runs (2,500 images, one epoch) give speed, start, evaluation, samples and memory; --full adds the whole tutorial,
-three epochs, from start to end. Both sides are run in turn as whole processes with time stamps around their own steps.
+Short runs (2,500 images, one epoch) give speed, start, evaluation, samples and memory; `python -m benchmarks tutorial` runs the
+whole of it. Both sides are run in turn as whole processes with time stamps around their own steps; the first run of either, which
+fills caches, is not counted.
 """
 
 from __future__ import annotations
@@ -89,28 +90,14 @@ def figures(events: dict[str, Any], captions_per_step: float) -> dict[str, float
     }
 
 
-def valid_loss(side: str, output: Path) -> float:
-    """Return the last validation loss, in nats per token."""
-    if side == "ours":
-        return float((output / "history_valid.csv").read_text().splitlines()[-1].split(",")[3])
-    return float((output / "validation_average_history.log").read_text().splitlines()[-1].split(",")[1])
-
-
-def vocabulary_of(eir_run: Path) -> Path:
-    """Return the vocabulary EIR made, so that both losses are over the same tokens."""
-    return next((eir_run / "serializations").rglob("vocab.json"))
-
-
 def short(kind: str, folder: Path, repeats: int, workers: int) -> dict[str, Any]:
     """Measure both sides in turn on one short epoch."""
     data = photographs(folder / "short", SHORT_IMAGES)
     sides = ("ours",) if kind == "five" else ("eir", "ours")
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     steps = (SHORT_IMAGES - 500) // BATCH
-    for repeat in range(repeats + 1):  # the first of ours fills the cache and is not counted
+    for repeat in range(repeats + 1):  # the first fills caches and is not counted
         for side in sides:
-            if side == "eir" and repeat == 0:
-                continue
             output = folder / f"{side}_{kind}"
             events = run(side, arguments(kind, data, output, epochs=1, interval=steps, workers=workers), output)
             if repeat:
@@ -118,24 +105,6 @@ def short(kind: str, folder: Path, repeats: int, workers: int) -> dict[str, Any]
                 found[side].append(figures(events, per_step))
                 print(f"  {kind} {side}: " + ", ".join(f"{k} {v:.2f}" for k, v in found[side][-1].items()), flush=True)
     return {side: {name: spread([one[name] for one in runs]) for name in runs[0]} for side, runs in found.items()}
-
-
-def whole_tutorial(folder: Path) -> dict[str, Any]:
-    """Run three epochs of the tutorial over all photographs, once on each side, with text alone and with images."""
-    data = photographs(folder / "whole")
-    n_captions = len(data["one"].read_text(encoding="utf-8").splitlines()) - 1 - 500
-    interval = n_captions // BATCH
-    found: dict[str, Any] = {}
-    for side in ("eir", "ours"):
-        for kind in ("text", "image"):
-            output = folder / f"{side}_whole_{kind}"
-            line = arguments(kind, data, output, epochs=3, interval=interval, workers=2)
-            if side == "ours":
-                line.append(f"--output.output_type_info.vocab_file={vocabulary_of(folder / f'eir_whole_{kind}')}")
-            one = figures(run(side, line, output), BATCH)
-            found.setdefault(side, {})[kind] = one | {"valid_loss": valid_loss(side, output)}
-            print(f"  whole {kind} {side}: {found[side][kind]}", flush=True)
-    return found
 
 
 # work, the kind EIR did, the kind we did, which figure, goal. More captions a second are better, less of anything else.
@@ -159,11 +128,6 @@ def table(results: dict[str, Any]) -> list[tuple[str, str, str, float, str]]:
         ratio = ours["median"] / peer["median"]
         cells = [show(one, 2 if figure in TWO_DIGITS else 1) for one in (peer, ours)]
         rows.append((work, *cells, ratio if figure == "captions_per_s" else 1 / ratio, str(goal)))
-    for kind, goal_of_whole in (("text", ""), ("image", "8")) if "whole" in results else ():
-        peer, ours = results["whole"]["eir"][kind], results["whole"]["ours"][kind]
-        work = f"the whole tutorial, 3 epochs, {kind}, s (validation loss)"
-        cells = [f"{one['whole_s']:.0f} ({one['valid_loss']:.4f})" for one in (peer, ours)]
-        rows.append((work, *cells, peer["whole_s"] / ours["whole_s"], goal_of_whole))
     return rows
 
 
@@ -172,7 +136,6 @@ def main(line: list[str]) -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--workers", type=int, default=0, help="loader workers in short runs, on both sides")
-    options.add_argument("--full", action="store_true", help="also the whole tutorial, about half an hour")
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     options.add_argument("--folder", type=Path, help="keep the runs there")
     chosen = options.parse_args(line)
@@ -182,8 +145,6 @@ def main(line: list[str]) -> None:
         found: dict[str, Any] = {"short": {}}
         for kind in chosen.kinds:
             found["short"][kind] = short(kind, folder, chosen.repeats, chosen.workers)
-        if chosen.full:
-            found["whole"] = whole_tutorial(folder)
     if set(chosen.kinds) == set(KINDS):
         rows = table(found)
         print(f"\n{'work':<58}{'EIR 0.25.0':>22}{'img2seq':>22}{'ratio':>8}{'goal':>6}")

@@ -11,6 +11,7 @@ from benchmarks import __main__, growth, page, summary
 from benchmarks.limits import KernelRecorder, seconds_alone
 
 from conftest import ROOT
+from img2seq.model import winograd
 
 
 def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> None:
@@ -21,6 +22,18 @@ def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> No
     with KernelRecorder() as backward:
         y.sum().backward()
     assert backward.flops == 2 * forward.flops
+
+
+def test_the_arithmetic_of_winograd_filtering_and_its_gradients_is_counted() -> None:
+    B, C, N, tiles, a = 4, 128, 128, 3, 6  # a map of 12 x 12: 3 x 3 tiles of 4 x 4 outputs
+    x, weight = torch.randn(B, C, 12, 12, requires_grad=True), torch.randn(N, C, 3, 3, requires_grad=True)
+    with KernelRecorder() as forward:
+        y = winograd.convolve(x, weight)
+    products = 2 * a * a * tiles * tiles * B * C * N
+    assert products < forward.flops < 2 * products  # the rest are transforms
+    with KernelRecorder() as backward:
+        y.sum().backward()
+    assert 2 * products < backward.flops < 3 * products
 
 
 def test_the_arithmetic_of_a_convolution_and_its_gradients_is_counted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from img2seq.data.batch import Batch, pack
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
+from img2seq.model import attention
 from img2seq.model.attention import PackedAttention
 from img2seq.model.captioner import CaptionModel
 from img2seq.model.decoder import Block, Decoder, sinusoids
@@ -82,6 +83,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, mask: Tensor) -> Tenso
     return torch.cat(heads, dim=1)
 
 
+def test_long_rows_go_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, ...]] = []
+    plain = attention._ByProducts.apply
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        taken.append(arguments[4])
+        result: torch.Tensor = plain(*arguments)
+        return result
+
+    monkeypatch.setattr(attention._ByProducts, "apply", noting)
+    for length in (12, 200):
+        batch = pack(("a", "b"), {}, [[([1] * length, [1] * length, 0)], [([1] * 5, [1] * 5, 0)]])
+        PackedAttention(batch, 4, []).attend_to_caption(0, torch.randn(length + 5, 3 * 16))
+        PackedAttention(batch, 4, [(torch.randn(2, 4, 9, 4), torch.randn(2, 4, 9, 4))]).attend_to_memory(0, torch.randn(length + 5, 16))  # fmt: skip
+    assert taken == [(1, 32), (2, 12), (2, 200)]  # all but 200 x 200
+
+
 @pytest.mark.parametrize("with_image", [True, False])
 @pytest.mark.parametrize("position", ["encode", "embed"])
 def test_packed_training_equals_each_caption_by_itself(with_image: bool, position: Literal["encode", "embed"]) -> None:
@@ -104,7 +122,7 @@ def test_attention_by_products_equals_the_fused_kernel(with_image: bool, monkeyp
     for by_products in (True, False):
         model = small_model(with_image=with_image).double()
         with monkeypatch.context() as patched:
-            patched.setattr(PackedAttention, "by_products", by_products)
+            patched.setattr(PackedAttention, "by_products", lambda *_, chosen=by_products: chosen)
             if by_products:
                 patched.setattr(F, "scaled_dot_product_attention", None)
             loss = model.loss_sum(batch)

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from img2seq.data.batch import Batch
 
+MOST_PAIRS = 96 * 96  # of a row and head, queries times keys, that plain products compute
+
 
 class PackedAttention:
     """Lets each token of a batch attend to its caption and to its image's memory; see `decoder.Attention`.
@@ -31,17 +33,17 @@ class PackedAttention:
     def __init__(self, batch: Batch, n_heads: int, memory: list[tuple[Tensor, Tensor]]):
         self.batch, self.n_heads, self.memory = batch, n_heads, memory
 
-    @property
-    def by_products(self) -> bool:
-        """Return whether `_ByProducts` computes: on a CPU, in full precision."""
-        on_cpu = self.batch.input_ids.device.type == "cpu"
-        return on_cpu and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    def by_products(self, n_pairs: int) -> bool:
+        """Return whether `_ByProducts` computes: on a CPU, in full precision, while its tables stay in a cache."""
+        if self.batch.input_ids.device.type != "cpu" or n_pairs > MOST_PAIRS:
+            return False
+        return not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
     def attend_to_caption(self, layer: int, qkv: Tensor) -> Tensor:
         """Return (N, D) for (N, 3 D): each token attends to its caption up to itself."""
         batch = self.batch
         slots, (S, T), may_see = batch.caption_slots, batch.caption_shape, batch.may_see
-        if self.by_products:
+        if self.by_products(T * T):
             gathered: Tensor = _ByProducts.apply(qkv, None, None, slots, (S, T), self.n_heads, may_see)
             return gathered
         q, k, v = _heads(_spread(qkv, slots, S * T), (S, T), self.n_heads, 3).unbind()
@@ -51,7 +53,7 @@ class PackedAttention:
         """Return (N, D) for (N, D): each token attends to all of its image's memory."""
         slots, (S, T) = self.batch.image_slots, self.batch.image_shape
         keys, values = self.memory[layer]
-        if self.by_products:
+        if self.by_products(T * keys.shape[2]):
             gathered: Tensor = _ByProducts.apply(q, keys, values, slots, (S, T), self.n_heads, None)
             return gathered
         (table,) = _heads(_spread(q, slots, S * T), (S, T), self.n_heads, 1)
@@ -62,7 +64,7 @@ class _ByProducts(torch.autograd.Function):
     """Attention as two matrix products around a softmax, from packed tokens to packed tokens.
 
     It gives what `scaled_dot_product_attention` gives, and for rows of some dozens of tokens on a CPU it is faster: that kernel is
-    made for long rows, and around it autograd would copy each table once more.
+    made for long rows, where it is the faster, and around it autograd would copy each table once more.
     """
 
     @staticmethod
