@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks import summary
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import BY_NAME_ALONE, NAMES
+from benchmarks.decoding import LAYERS, VOCABULARY, WIDTH
 from benchmarks.figures import result, show
 from benchmarks.photographs import ROOT
 
@@ -35,6 +36,28 @@ def training() -> list[str]:
     )
 
 
+def tutorial() -> list[str]:
+    """Return the whole tutorial on both sides."""
+    found = result("tutorial")
+    if not found:
+        return []
+    rows = [
+        (
+            {"text": "text only", "image": "image+text"}[kind],
+            *(f"{sides[side]['whole_s']:.0f}" for side in ("eir", "ours")), f"{sides['eir']['whole_s'] / sides['ours']['whole_s']:.1f}x",
+            f"{summary.TUTORIAL_GOAL}x" if kind == "image" else "", *(f"{sides[side]['valid_loss']:.3f}" for side in ("eir", "ours")),
+        )
+        for kind, sides in found["kinds"].items()
+    ]  # fmt: skip
+    return section(
+        "The tutorial from start to end, against EIR",
+        f"`python -m benchmarks tutorial`: {found['epochs']} epochs over all of Flickr8k with one caption an image, once a side; validation losses in nats\n"
+        "per token over the same vocabulary. EIR's warm-up is 2,000 steps whatever the length of a run, longer than this one; ours fits it.",
+        ("model", "EIR, s", "img2seq, s", "ratio", "goal", "EIR's validation loss", "img2seq's"),
+        rows,
+    )
+
+
 def encoder() -> list[str]:
     """Return the ways to run a frozen encoder."""
     found = result("encoder")
@@ -59,37 +82,59 @@ def images() -> list[str]:
     return section(
         "First pass over photographs",
         "`python -m benchmarks images`: JPEG files to the working size, Pillow's full decode and resize against ours, which lets the\n"
-        "decoder skip detail down to twice the working size.",
-        ("photographs", "size", "Pillow, images/s", "ours, one thread", "ours, two workers", "ratio", "mean pixel difference, of 255"),
+        "decoder skip detail down to twice the working size. The ratio is that of ours with two workers over a loop with Pillow.",
+        ("photographs", "size", "Pillow, images/s", "Pillow, two workers", "ours, one thread", "ours, two workers", "ratio", "mean pixel difference, of 255"),
         [
             (
                 f"{row['folder']} ({row['images']})", str(row["size"]),
-                *(show(row[way], 0) for way in ("pillow", "one_thread", "two_threads")),
+                *(show(row[way], 0) if way in row else "" for way in ("pillow", "pillow_workers", "one_thread", "two_threads")),
                 f"{row['ratio']:.1f}x", f"{row['mean_pixel_difference']:.2f}",
             )
             for row in found["rows"]
         ],
+        "Decoding the compressed numbers of a JPEG file, which no smaller scale saves, is most of the work at 224 pixels. At 64 pixels a decode down\n"
+        "to the working size itself would be faster, and changes pixels more than is said here; it is not done.",
     )  # fmt: skip
 
 
 def decoding() -> list[str]:
-    """Return the comparison with an uncached model and with Hugging Face."""
+    """Return the comparison with an uncached model and with Hugging Face, and what arithmetic allows."""
     found = result("decoding")
     if not found:
         return []
+    speed = max((one["gflop_per_s_alone"] for one in result("limits").get("configurations", {}).values()), default=None)
+
+    def most(row: dict[str, Any]) -> str:
+        """Return how many times faster than Hugging Face the linear layers' arithmetic alone would be."""
+        if speed is None or "hugging_face" not in row["captions_per_s"]:
+            return ""
+        flop = 2 * numbers_of_linear_layers() * found["tokens"] * row["beams"]
+        return f"{speed * 1e9 / flop / row['captions_per_s']['hugging_face']:.1f}x"
+
     return section(
         "Decoding",
         "`python -m benchmarks decoding`: captions of 20 tokens from random weights; against the\n"
         "same model without a cache, and against Hugging Face `generate` on a decoder of equal size.",
-        ("search", "images", "img2seq, captions/s", "over uncached", "over Hugging Face"),
+        ("search", "images", "img2seq, captions/s", "over uncached", "over Hugging Face", "goal", "most that arithmetic allows"),
         [
             (
                 "greedy" if row["beams"] == 1 else "beam 5", str(row["images"]), f"{row['captions_per_s']['ours']:.1f}",
                 *(f"{row['ours_over'][way]:.1f}x" if way in row["ours_over"] else "" for way in ("uncached", "hugging_face")),
+                f"{summary.DECODING_GOAL}x", most(row),
             )
             for row in found["rows"]
         ],
+        "The last column: the linear layers' operations alone, at the best speed that `limits` finds for a training step's products. With 64 images the\n"
+        "rest goes into products that are slower with few rows, attention, and the bookkeeping of a search. For one image it says little: every\n"
+        "token reads all weights from memory, and most of its time are some eighty small operations, each a few microseconds to begin.",
     )  # fmt: skip
+
+
+def numbers_of_linear_layers() -> int:
+    """Return how many weights the decoder of `benchmarks.decoding` multiplies for a token."""
+    return (
+        LAYERS * 14 * WIDTH**2 + VOCABULARY * WIDTH
+    )  # 3 + 1 of self-attention, 2 of cross-attention, 8 of the feed-forward layers
 
 
 def hugging_face() -> list[str]:
@@ -135,11 +180,11 @@ def limits() -> list[str]:
         "`python -m benchmarks limits`: every matrix product and convolution of one step of the tutorial, forward and backward, run alone\n"
         "on the same shapes, layouts and threads; the share is their time in that of the whole step. What Winograd's filtering and attention\n"
         "multiply is among the products.",
-        ("step", "whole, ms", "products and convolutions alone, ms", "GFLOP/s of these", "share", "goal"),
+        ("step", "whole, ms", "products and convolutions alone, ms", "GFLOP/s of these", "share", "goal", "captions/s if that were all"),
         [
             (
                 LIMIT_KINDS[kind], f"{one['step_ms']:.1f}", f"{one['alone_ms']:.1f}", f"{one['gflop_per_s_alone']:.0f}",
-                f"{one['share']:.0%}", f"{found['goal']:.0%}",
+                f"{one['share']:.0%}", f"{found['goal']:.0%}", f"{1000 * one['captions'] / one['alone_ms']:.0f}",
             )
             for kind, one in of_kinds.items()
         ],
@@ -188,30 +233,41 @@ def set_up(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     most = rows[-1]
+    of_set_up = result("growth")["bends"]["images"]
     return (
         f"With {most['size']:,} images all that comes before the first step takes {most['first_set_up_s']:.0f} s the first time, when they are decoded, and "
-        f"{most['set_up_s']:.0f} s after that;\nplanning an epoch and its first batch take {most['first_batch_s']:.1f} s."
+        f"{most['set_up_s']:.0f} s after that;\nplanning an epoch and its first batch take {most['first_batch_s']:.1f} s. Their bends, of curves "
+        f"that should be straight: {of_set_up['first_set_up_s']:.2f}, {of_set_up['set_up_s']:.2f} and {of_set_up['first_batch_s']:.2f}."
     )
 
 
-def described(machine: dict[str, Any]) -> str:
-    """Return what the results were measured on."""
-    return f"Machine: {machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, torch {machine['torch']}, no GPU."
+def machines() -> list[str]:
+    """Return what the results were measured on: one line where that is one machine."""
+    names: dict[str, list[str]] = {}
+    for name in (*NAMES, *BY_NAME_ALONE):
+        if machine := result(name).get("machine"):
+            text = f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, torch {machine['torch']}, no GPU"
+            names.setdefault(text, []).append(name)
+    if len(names) == 1:
+        return [f"Machine: {next(iter(names))}."]
+    return [f"Machine of {', '.join(of_machine)}: {text}.\\" for text, of_machine in names.items()] or [
+        "No results are kept here."
+    ]
 
 
 def page() -> str:
     """Return the page."""
-    machine = next((found["machine"] for name in NAMES if (found := result(name))), None)
     lines = [
         "# Performance",
         "",
         "This page is written by `make docs` from `benchmarks/results/`, which `make bench` fills. Both sides of a comparison run in",
         "turn on the same machine, files, split and number of threads; EIR is installed from PyPI into an environment of its own.",
-        described(machine) if machine else "No results are kept here.",
+        *machines(),
         "",
         "![How many times better than the peer, and the goals](images/benchmarks.png)",
         "",
         *training(),
+        *tutorial(),
         *hugging_face(),
         *limits(),
         *encoder(),
@@ -220,17 +276,19 @@ def page() -> str:
         *growth(),
         "## What made training fast",
         "",
-        "- An image is decoded once, ever, and encoded once for all of its captions in a batch; no padded position enters a matrix product.",
+        "- An image is decoded once, ever, and encoded once for all of its captions in a batch; no padded position enters a linear layer.",
         "- The threads that prepare batches never enter a parallel operation of torch: that would give each a team of OpenMP threads,",
         "  and with more teams than cores the training thread's own team sleeps after every operation.",
         "- 3 x 3 convolutions go by Winograd's filtering (`model/winograd.py`), those onto at most 2 x 2 places tap by tap",
         "  (`model/convolution.py`): fewer multiplications, as matrix products, forward and backward.",
-        "- Short captions share rows of the attention's table, and on a CPU attention is plain matrix products (`model/attention.py`).",
+        "- Short captions share rows of the attention's table, and on a CPU attention over them is plain matrix products (`model/attention.py`).",
         "- Dropout draws 16 bits a number from a fast generator (`model/dropout.py`).",
         "- AdaBelief passes over blocks that stay in a cache (`training/optimizer.py`).",
         "",
-        "Tried and dropped: the decoder's batch cut over two Python threads, patches laid out for small maps, OpenVINO (slow to",
-        "convert a model), and folding batch norms by tracing (timm's encoders branch in Python).",
+        "Tried and dropped, each measured slower or no faster here: the decoder's batch cut over two Python threads; patches laid out for small",
+        "maps, and for the first convolution; OpenVINO (slow to convert a model); folding batch norms by tracing (timm's encoders branch in",
+        "Python); large pages for the heap; decoding by weights cut into panels, and by a step without modules; smaller first weights, as GPT-2",
+        "has them (a lower first loss, a higher one after 240 steps). Not tried: `torch.compile` by default, a loss in chunks of the vocabulary.",
         "",
     ]
     return "\n".join(lines)

@@ -202,15 +202,10 @@ def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str
     info = entry.input_type_info
     if info.mean_normalization_values is not None and info.stds_normalization_values is not None:
         return {"mean": info.mean_normalization_values, "std": info.stds_normalization_values}
-    rows = np.array([table.row_of[image_id] for image_id in train_ids])
     if info.adaptive_normalization_max_samples is not None:
-        rows = generator("normalization", seed).permutation(rows)[: info.adaptive_normalization_max_samples]
-    pixels = table.store.map()
-    values = np.arange(256)
-    counts = np.zeros((table.store.shape[-1], 256), dtype=np.int64)
-    for chunk in np.array_split(np.sort(rows), max(1, len(rows) // 256)):
-        part = pixels[chunk]
-        counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in range(len(counts))])
+        chosen = generator("normalization", seed).permutation(len(train_ids))[: info.adaptive_normalization_max_samples]
+        train_ids = [train_ids[i] for i in chosen]
+    counts, values = table.value_counts(train_ids), np.arange(256)
     n = counts.sum(1)
     mean = counts @ values / n
     variance = counts @ values**2 / n - mean**2

@@ -55,6 +55,27 @@ def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
     assert table.row_of["003"] == table.row_of["004"]  # the same content is kept once
 
 
+def test_values_are_counted_once_for_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_data(tmp_path)
+    table = cache_pixels(find_images(tmp_path / "images").files, SPEC, tmp_path / "cache", workers=0)
+    ids = list(table.row_of)[:7]
+    pixels = table.store.map()[[table.row_of[i] for i in ids]]
+    expected = [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)]
+    assert np.array_equal(table.value_counts(ids), expected)
+    other = table.value_counts(ids[:6])
+    assert not np.array_equal(other, expected)
+    with monkeypatch.context() as closed:
+        closed.setattr(RowStore, "map", None)
+        assert np.array_equal(table.value_counts(ids[::-1]), expected)
+    kept = list(table.store.folder.glob("counts-*.npy"))
+    assert len(kept) == 2
+    for damage in (b"", kept[0].read_bytes()[:-8], kept[0].read_bytes().replace(b"\x01", b"\x02")):
+        for path in kept:
+            path.write_bytes(damage)
+        assert np.array_equal(table.value_counts(ids), expected)
+        assert np.array_equal(table.value_counts(ids[:6]), other)
+
+
 def test_a_broken_image_is_a_problem_and_never_other_pixels(tmp_path: Path) -> None:
     write_tiny_data(tmp_path)
     files = find_images(tmp_path / "images").files
