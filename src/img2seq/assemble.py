@@ -20,7 +20,7 @@ from img2seq.config.schema import Experiment, ImageInput
 from img2seq.data.annotations import read_captions
 from img2seq.data.cache import default_cache_folder
 from img2seq.data.caption_set import CaptionSet, ImageRows
-from img2seq.data.image import ImageSpec
+from img2seq.data.image import ImageSpec, from_any
 from img2seq.data.pixels import PixelTable, cache_pixels
 from img2seq.data.records import Problems, captions_by_image, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
@@ -100,6 +100,8 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
     device = choose_device(basic.device)
     for entry in config.inputs:  # a misspelled name should not be found after an hour of reading images
         check_name(entry.model.model_type)
+        for manual in config.output.sampling_config.manual_inputs:  # nor this at the first evaluation
+            from_any(manual[entry.name], ImageSpec.of(entry.input_type_info))
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])

@@ -231,7 +231,7 @@ def _take_up(output: Path, options: Options) -> set[str]:
         if options.form == "csv":
             return {next(csv.reader([line]))[0] for line in lines[1:]}
         return {json.loads(line)["path"] if options.form == "jsonl" else line.partition("\t")[0] for line in lines}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise DataError(
             f"{output}: cannot go on: it is not {options.form} that this command wrote ({error})"
         ) from error

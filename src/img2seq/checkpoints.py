@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -56,7 +57,8 @@ class Checkpoint:
         """Return the content of state.json. Raises RunError if it is none."""
         state: dict[str, Any] = read_json(self.path / "state.json")
         loss = state.get("valid_loss") if isinstance(state, dict) else "no object"
-        if not isinstance(loss, float | None) or not isinstance(state.get("position", {}), dict):
+        is_loss = loss is None or (isinstance(loss, float) and math.isfinite(loss))
+        if not is_loss or not isinstance(state.get("position", {}), dict):
             raise RunError(f"{self.path / 'state.json'}: not the state of a training run")
         return state
 
@@ -155,7 +157,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
             raise ValueError
     except OSError as error:
         return [f"{path}: cannot be read: {error.strerror}"]
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, other JSON, or JSON laid out otherwise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or JSON laid out otherwise
         return [f"{path}: damaged: its content is not what was saved"]
     problems = []
     for name, expected in files.items():

@@ -20,6 +20,8 @@ from img2seq.errors import ConfigError, Img2SeqError, did_you_mean
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -45,6 +47,11 @@ def run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:  # most often of a path to write, which no module can know to be wrong
+        if error.strerror is None:
+            raise
+        print(f"error: {'' if error.filename is None else f'{error.filename}: '}{error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _overrides(rest: list[str], *, takes_overrides: bool, verb: str) -> list[str] | Img2SeqError:
@@ -416,6 +423,8 @@ def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> int:
     subject = subject_of(
         arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq
     )
+    if arguments.json:  # before an hour of reading images
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     audit = check(subject, Announcer(bars=sys.stderr.isatty()), workers=arguments.workers)
     if arguments.json:
         write_json(Path(arguments.json), audit.to_json())

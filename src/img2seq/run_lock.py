@@ -85,7 +85,7 @@ def locked(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
 def owner_of(run: RunFolder) -> Owner | None:
     """Return the process that trains a run, dead or alive, or None where nobody holds it."""
     with suppress(OSError):
-        return _parse(run.lock.read_text(encoding="utf-8"))
+        return _parse(run.lock.read_text(encoding="utf-8", errors="replace"))
     return None
 
 
@@ -93,7 +93,7 @@ def owner_of(run: RunFolder) -> Owner | None:
 def _opened_alone(path: Path) -> Iterator[TextIO]:
     """Open the lock file while nobody else reads or writes it, so that two cannot take over a dead owner's lock."""
     while True:
-        with path.open("a+", encoding="utf-8") as file:
+        with path.open("a+", encoding="utf-8", errors="replace") as file:
             with suppress(OSError):  # some network file systems have no such locks; the owner's name is still checked
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _is(path, file):
@@ -111,8 +111,9 @@ def _is(path: Path, file: TextIO) -> bool:
 
 def _parse(text: str) -> Owner | None:
     try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError):  # killed while it was written: nothing was trained yet
+        owner = Owner(**json.loads(text))
+        return owner if isinstance(owner.pid, int) else None
+    except (ValueError, TypeError, RecursionError):  # no lock, or killed while it was written: nothing was trained yet
         return None
 
 

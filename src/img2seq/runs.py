@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON: {error}") from error
 
 
@@ -132,7 +132,7 @@ def _replacing(path: Path) -> Iterator[TextIO]:
     """Open a file beside this one that takes its place once it is written."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
         temporary.replace(path)
     except BaseException:
@@ -166,12 +166,21 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a history, none where there is no file: it grows line by line, and a kill can leave half of one."""
+    """Return the rows of a history, none where there is no file: it grows line by line, and a kill can leave half of one.
+
+    Raises:
+        RunError: if it cannot be read, or a row has no step.
+    """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        for row in rows:
+            int(row["iteration"])
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(f"{path}: not the history of a run: {error!r}") from error
+    return rows
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

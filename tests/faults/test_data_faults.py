@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import write_tiny_data
+from conftest import tiny_config, write_tiny_data, write_yaml
+from img2seq import cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.data.records import Problems, find_images, match_images
 from img2seq.data.split import random_split
-from img2seq.errors import DataError
+from img2seq.errors import ConfigError, DataError
 from img2seq.runs import RunFolder, read_json
 from img2seq.training.loop import train
 
@@ -94,6 +95,76 @@ def test_a_name_that_is_no_text_is_listed(tiny: Path) -> None:
     with pytest.raises(DataError, match=r"caf\\xe9.png' has a name that is not UTF-8"):
         trained(tiny)
     assert trained(tiny, SKIP).split.exists()
+
+
+def test_links_that_lead_to_no_file_and_folders_whose_name_is_no_text_are_listed(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tiny / "images"
+    (images / "dangling.png").symlink_to(images / "absent.png")
+    (images / "loop.png").symlink_to(images / "loop.png")
+    (images / os.fsdecode(b"caf\xe9")).mkdir()
+    shutil.copy(images / "000.png", images / os.fsdecode(b"caf\xe9") / "inside.png")
+    (images / "away.png").symlink_to(tiny / os.fsdecode(b"na\xefve.png"))
+    shutil.copy(images / "000.png", tiny / os.fsdecode(b"na\xefve.png"))
+    refused = ("dangling.png is a link that leads nowhere", "loop.png is a link that leads to no file", "caf\\xe9")
+    with pytest.raises(DataError, match=r"4 file\(s\) in .* are not read") as caught:
+        trained(tiny)
+    assert all(line in str(caught.value) for line in refused)
+    assert trained(tiny, SKIP).split.exists()
+    assert cli.run(["data", "check", str(images), "--json", str(tiny / "found.json")]) == 2
+    out = capsys.readouterr().out
+    assert all(line in out for line in refused)
+    (found,) = [f for f in read_json(tiny / "found.json")["findings"] if f["code"] == "refused-file"]
+    assert found["count"] == 4
+
+
+def test_a_damaged_cache_is_one_error_that_names_its_folder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMG2SEQ_CACHE", str(tiny / "cache"))
+    trained(tiny)
+    (index,) = (tiny / "cache").rglob("index.sqlite")
+    whole = index.read_bytes()
+    for damaged in (b"no data base" * 1000, whole[:100] + b"\xff" * (len(whole) - 100), whole[:4096] + b"\x07" * 9000):
+        index.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{index.parent}: the cache cannot be used: .*remove this folder"):
+            trained(tiny, f"globals.basic_experiment.output_folder={tiny}/other")
+    shutil.rmtree(index.parent)
+    assert trained(tiny, f"globals.basic_experiment.output_folder={tiny}/other").split.exists()
+
+
+def test_manual_inputs_are_looked_at_before_training(tiny: Path) -> None:
+    def with_manual(entry: dict[str, str]) -> None:
+        config = tiny_config(tiny)
+        config["outputs"][0]["sampling_config"]["manual_inputs"] = [entry]
+        write_yaml(tiny / "experiment.yaml", config)
+
+    with_manual({"captions": "a red"})
+    with pytest.raises(ConfigError, match=r"manual_inputs: expected the keys .*photo"):
+        trained(tiny)
+    with_manual({"photo": str(tiny / "absent.png")})
+    with pytest.raises(DataError, match=r"absent\.png: cannot be read"):
+        trained(tiny)
+    assert not (tiny / "run").exists()
+    with_manual({"photo": str(tiny / "images/000.png")})
+    assert (trained(tiny).samples("captions") / "1/manual/0_generated.txt").exists()
+
+
+@pytest.mark.parametrize("verb", ["data check", "caption", "evaluate", "compare", "demo"])
+def test_a_path_that_cannot_be_written_is_one_error(
+    verb: str, tiny: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tiny / "results.json").write_text('{"1": "a red ball"}')
+    (tiny / "references.json").write_text('{"1": ["a red ball", "a ball"]}')
+    scored = ["--results", str(tiny / "results.json"), "--references", str(tiny / "references.json")]
+    arguments = {
+        "data check": [str(tiny / "images")],
+        "caption": [str(finished_runs[1]), str(tiny / "images")],
+        "evaluate": scored,
+        "compare": [str(run) for run in finished_runs],
+    }
+    option = "--json" if verb == "data check" else "--output"
+    assert cli.run([*verb.split(), *arguments.get(verb, []), option, "/dev/null/x"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/null")
 
 
 def test_a_folder_that_is_itself_a_link_is_its_own_root(tmp_path: Path) -> None:

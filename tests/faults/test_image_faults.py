@@ -158,6 +158,24 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     assert int(megabytes) < 40  # decoded, the smallest is 96
 
 
+def test_16_bit_gray_takes_a_few_bytes_a_pixel(tmp_path: Path) -> None:
+    (tmp_path / "gray.png").write_bytes(encoded(Image.new("I;16", (4_000, 2_500), 1000), optimize=True))
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "gray.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    outcome, megabytes = done.stdout.splitlines()
+    assert outcome.startswith("decoded")
+    assert int(megabytes) < 130  # of 10 megapixels: twice 2 bytes as they are, 1 in gray, 3 in colour
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+@pytest.mark.parametrize("size", [(1, 700), (700, 1), (640, 900), (1, 1)])
+def test_16_bit_gray_by_bands_is_16_bit_gray_at_once(mode: str, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, size[::-1])
+    kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    image = Image.frombytes(mode, size, values.astype(kind).tobytes())
+    assert np.array_equal(np.asarray(convert(image, "L")), (values / 257).round().astype(np.uint8))
+
+
 @pytest.mark.parametrize("name", ["png", "gif", "webp"])
 def test_the_limit_is_that_of_the_spec(name: str) -> None:
     data = encoded(picture(), name.upper())

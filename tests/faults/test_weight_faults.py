@@ -22,12 +22,17 @@ from safetensors.torch import save_file
 from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
 from img2seq import checkpoints, cli
 from img2seq.assemble import load
+from img2seq.caption_files import Options, _take_up
 from img2seq.checkpoints import best
 from img2seq.config.load import load_config
-from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError
+from img2seq.data.tokenizer import from_vocab_file
+from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError, ScoreError
+from img2seq.evaluation.cider import DocumentFrequency
+from img2seq.evaluation.formats import read_references, read_results
 from img2seq.model.weights import read_shapes, read_tensors
 from img2seq.report.compare import compare
-from img2seq.runs import RunFolder
+from img2seq.run_lock import owner_of
+from img2seq.runs import RunFolder, read_json
 
 
 class Payload:
@@ -154,9 +159,30 @@ def test_no_file_of_weights_makes_us_allocate_more_than_it_is_long(tmp_path: Pat
             packed = entry.endswith("data/0")
             content = bytes(500_000_000) if packed else small.read(entry)
             bomb.writestr(entry, content, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED)
-    outcomes, megabytes = peak_of_loading(*paths, tmp_path / "bomb.pth")
-    assert all(outcome.startswith("refused") for outcome in outcomes[:-1])
+    bytearrays = b"\x80\x02c__builtin__\nbytearray\n" + b"J" + struct.pack("<i", 1_500_000_000) + b"\x85R."
+    (tmp_path / "bytes.pth").write_bytes(bytearrays)
+    with zipfile.ZipFile(tmp_path / "small.pth") as small, zipfile.ZipFile(tmp_path / "packed.pth", "w") as packed_too:
+        for entry in small.namelist():
+            packed_too.writestr(entry, bytearrays if entry.endswith("data.pkl") else small.read(entry))
+    paths += [tmp_path / f"{name}.pth" for name in ("bomb", "bytes", "packed")]
+    outcomes, megabytes = peak_of_loading(*paths)
+    assert all(outcome.startswith("refused") for outcome in outcomes), outcomes
     assert megabytes < 60
+
+
+def test_what_torch_saves_of_tensors_is_read(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    saved = dict(model.state_dict())
+    saved |= {str(kind): torch.ones(3, dtype=kind) for kind in (torch.float16, torch.bfloat16, torch.bool, torch.uint8)}
+    saved |= {"parameter": torch.nn.Parameter(torch.ones(2)), "turned": torch.ones(2, 3).T}
+    for number, (content, is_archive) in enumerate(
+        [(saved, True), (saved, False), (model.state_dict(), True), ({"state_dict": saved, "epoch": 3, "type": torch.float32}, True)]
+    ):  # fmt: skip
+        torch.save(content, tmp_path / f"{number}.pth", _use_new_zipfile_serialization=is_archive)
+        expected = model.state_dict() if number == 2 else saved
+        found = read_tensors(tmp_path / f"{number}.pth")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 # --- run folders
@@ -268,6 +294,13 @@ ODD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "another step": lambda s: s | {"position": s["position"] | {"step": 4}},
     "a best loss that is none": lambda s: s | {"position": s["position"] | {"best_loss": "low"}},
     "a time without end": lambda s: s | {"position": s["position"] | {"elapsed_s": float("inf")}},
+    "averages without end": lambda s: s | {"n_averaged": float("inf")},
+    "averages of 400 digits": lambda s: s | {"n_averaged": 10**400},
+    "a time of 400 digits": lambda s: s | {"position": s["position"] | {"train_time_s": 10**400}},
+    "a batch beyond the epoch's": lambda s: s | {"position": s["position"] | {"batch": 10**6}},
+    "a batch that was not reached": lambda s: s | {"position": s["position"] | {"batch": 2}},
+    "an epoch that was not reached": lambda s: s | {"position": s["position"] | {"epoch": 7}},
+    "a validation loss that is none": lambda s: s | {"valid_loss": float("nan")},
     "averages that are no number": lambda s: s | {"n_averaged": "all"},
     "a validation loss that is text": lambda s: s | {"valid_loss": "low"},
 }  # fmt: skip
@@ -339,3 +372,24 @@ def test_a_tokenizer_that_is_none_is_one_error(content: str, copied_run: Path) -
     (copied_run / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match=r"tokenizer\.json"):
         load(copied_run)
+
+
+def test_json_that_is_nested_too_deeply_is_one_error(copied_run: Path, tmp_path: Path) -> None:
+    run, nested = RunFolder(copied_run), tmp_path / "nested.json"
+    nested.write_text("[" * 200_000)
+    with pytest.raises(RunError, match=r"nested\.json"):
+        read_json(nested)
+    checkpoint = best(run.checkpoints)
+    (checkpoint.path / "manifest.json").write_text(nested.read_text())
+    assert [line for line in checkpoints.damage(checkpoint) if "manifest.json: damaged" in line]
+    run.lock.write_text(nested.read_text())
+    assert owner_of(run) is None
+    with pytest.raises(DataError, match=r"nested\.json"):
+        from_vocab_file(nested, split_on=" ", lowercase=False)
+    for read in (read_results, read_references, DocumentFrequency.load):
+        with pytest.raises(ScoreError, match=r"nested\.json"):
+            read(nested)
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(nested.read_text() + "\n")
+    with pytest.raises(DataError, match=r"captions\.jsonl"):
+        _take_up(captions, Options("jsonl", True))

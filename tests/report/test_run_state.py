@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,66 @@ def test_a_history_that_a_kill_cut_is_read_up_to_its_last_whole_line(tmp_path: P
         assert curve.train_losses == [3.25, 3.125][: max(0, train[:length].count("\n") - 1)]
         assert curve.valid_losses == [2.75][: max(0, valid[:length].count("\n") - 1)]
         assert all(None not in row.values() for row in read_history(run.history_train))
+
+
+ODD: dict[str, tuple[str, str]] = {
+    "facts without parameters": ("facts.json", '"parameters"'),
+    "a split that is a list": ("split.json", "[]"),
+    "a split of numbers": ("split.json", '{"train": 1, "valid": 2}'),
+    "a split that is nested deeply": ("split.json", "[" * 200_000),
+    "a summary that is a list": ("validation/summary.json", "[]"),
+    "a summary without steps": ("validation/summary.json", "{}"),
+    "no columns": ("history_train.csv", "a,b\n1,2\n"),
+    "a step that is text": ("history_train.csv", "iteration,loss\nx,2\n"),
+    "a history that is no text": ("history_train.csv", "\udcff\n"),
+    "no validation loss": ("history_valid.csv", "iteration,epoch\n1,2\n"),
+    "a loss that is text": ("history_valid.csv", "iteration,valid_loss\n1,low\n"),
+    "an empty position": ("checkpoints/step-00000110/state.json", '{"position": {}}'),
+    "a step that is a list": ("checkpoints/step-00000110/state.json", '{"position": {"step": [], "epoch": 1, "elapsed_s": 1}}'),
+    "a time without end": ("checkpoints/step-00000110/state.json", '{"position": {"step": 1, "epoch": 1, "elapsed_s": Infinity}}'),
+    "steps that are text": ("checkpoints/step-00000110/state.json", '{"position": {"step": 1, "epoch": 1, "elapsed_s": 1}, "n_steps": "x"}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_file_that_is_no_runs_is_one_error_that_names_it(
+    odd: str, interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, content = ODD[odd]
+    path = interrupted_run.path / name
+    if odd == "facts without parameters":
+        content = path.read_text().replace('"parameters"', '"other"')
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert cli.run(["runs", "show", str(interrupted_run.path)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {path}: ")
+
+
+@pytest.mark.parametrize(
+    "lock", ["[" * 200_000, "[]", "\udcff", '{"pid": "a\\u0000", "host": "HOST", "started": "", "since": ""}']
+)
+def test_an_odd_lock_is_nobodys(lock: str, interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    text = lock.replace("HOST", socket.gethostname())
+    interrupted_run.lock.write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert cli.run(["runs", "show", str(interrupted_run.path)]) == 0
+    assert shown(capsys)["state"] == "interrupted"
+    with locked(interrupted_run, pytest.fail):
+        assert owner_of(interrupted_run) is not None
+
+
+def test_files_may_go_while_they_are_counted(
+    interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkpoint, *_) = all_checkpoints(interrupted_run.checkpoints)
+    (interrupted_run.checkpoints / "gone").symlink_to(checkpoint.path / "pruned")
+    walk = os.walk
+
+    def walk_while_training_prunes(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(folder):
+            if found[0].endswith(checkpoint.path.name):
+                shutil.rmtree(checkpoint.path)
+            yield found
+
+    monkeypatch.setattr("img2seq.report.run_state.os.walk", walk_while_training_prunes)
+    assert cli.run(["runs", "show", str(interrupted_run.path)]) == 0
+    assert not checkpoint.path.exists()

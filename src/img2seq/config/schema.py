@@ -365,8 +365,8 @@ class Experiment(Section):
             raise ValueError(f"inputs: input_name must differ between inputs, found {names}")
         manual_keys = {*names, self.output.name}
         for entry in self.output.sampling_config.manual_inputs:
-            if set(entry) - manual_keys:
-                raise ValueError(f"outputs: manual_inputs: expected the keys {sorted(manual_keys)}, found {sorted(entry)}")
+            if not set(names) <= set(entry) <= manual_keys:
+                raise ValueError(f"outputs: manual_inputs: expected the keys {sorted(manual_keys)} ({self.output.name} may be left out), found {sorted(entry)}")
         return self
 
     @property

@@ -13,7 +13,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,25 +48,24 @@ class RowStore:
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]):
         self.folder, self.shape, self.dtype = folder, shape, np.dtype(dtype)
         self.row_bytes = int(np.prod(shape)) * self.dtype.itemsize
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with self._index() as index:
-                index.execute("CREATE TABLE IF NOT EXISTS rows (content TEXT PRIMARY KEY, row INTEGER NOT NULL UNIQUE)")
-                index.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content TEXT)"
-                )
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(
-                f"{folder}: the cache cannot be used: {error}; set basic_experiment.cache_folder or IMG2SEQ_CACHE"
-            ) from error
+        with self._index() as index:
+            index.execute("CREATE TABLE IF NOT EXISTS rows (content TEXT PRIMARY KEY, row INTEGER NOT NULL UNIQUE)")
+            index.execute(
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content TEXT)"
+            )
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.folder / "index.sqlite", timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        path = self.folder / "index.sqlite"
         try:
-            yield connection
-        finally:
-            connection.close()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as connection:
+                yield connection
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"{self.folder}: the cache cannot be used: {error}; remove this folder if it is damaged, or set "
+                "basic_experiment.cache_folder or IMG2SEQ_CACHE"
+            ) from error
 
     def contents_of(self, paths: Sequence[Path]) -> list[str | None]:
         """Return the content key each file had when it was last read, or None if it is new or has changed."""

@@ -30,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
 )
+BAND_PIXELS = 1 << 18
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
 RULES_VERSION = 1  # part of every cache key: raise it when the same file would give other pixels
 
@@ -143,10 +144,7 @@ def to_pixels(image: Image.Image, spec: ImageSpec, name: str = "image") -> Pixel
 def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "image") -> Image.Image:
     """Convert an image of any supported kind to RGB, L or RGBA by the rules in this module's docstring."""
     if image.mode.startswith("I"):  # 16-bit gray; convert() would clip it at 255
-        values = np.asarray(image, dtype=np.int64)
-        if values.size and not (values.min() >= 0 and values.max() <= 65535):
-            raise DataError(f"{name}: expected gray values of 0 to 65535, found {values.min()} to {values.max()}")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
+        image = _to_8_bits(image, name)
     if image.mode in ("F", "LAB", "HSV") or image.mode not in _KNOWN_MODES:
         raise DataError(f"{name}: images of mode {image.mode!r} are not supported")
     if image.mode == "La":  # premultiplied: Pillow turns it into nothing but LA
@@ -162,6 +160,18 @@ def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     return image.convert(mode)
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale 16-bit gray by bands of rows: all at once it would take many times the picture's own memory."""
+    levels = (np.arange(65536) / 257).round().astype(np.uint8)
+    gray, rows = Image.new("L", image.size), max(1, BAND_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if values.size and not (values.min() >= 0 and values.max() <= 65535):
+            raise DataError(f"{name}: expected gray values of 0 to 65535, found {values.min()} to {values.max()}")
+        gray.paste(Image.fromarray(levels[values]), (0, top))
+    return gray
 
 
 _KNOWN_MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "La", "RGBa", "RGBX")

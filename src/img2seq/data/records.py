@@ -46,7 +46,7 @@ class FoundImages:
     Attributes:
         files: by ID.
         clashes: a line for each further file that claims an ID.
-        refused: a line for each file that is not read: a link that leads out of the folder, a name that is not UTF-8.
+        refused: a line for each file that is not read: a link that leads out of the folder or nowhere, a name that is not UTF-8.
     """
 
     files: dict[str, Path]
@@ -69,18 +69,28 @@ def find_images(folder: str | Path) -> FoundImages:
         )
     found = FoundImages({}, [], [])
     for path in images_below(folder):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            found.refused.append(f"{path} is a link that leads out of the folder, to {path.resolve()}")
-            continue
-        if not is_utf8(path.name):
+        if not is_utf8(str(path)):
             found.refused.append(f"{os.fsencode(path)!r} has a name that is not UTF-8")
+            continue
+        if path.is_symlink() and (where := _leads_astray(path, folder)):
+            found.refused.append(f"{path} is a link that leads {where}")
             continue
         first = found.files.setdefault(image_id_of(path.name), path)
         if first != path:
             found.clashes.append(f"{image_id_of(path.name)}: {first} and {path}")
     if not found.files:
-        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none")
+        why = f" that can be read:\n{listed(found.refused)}" if found.refused else ""
+        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none{why}")
     return found
+
+
+def _leads_astray(link: Path, folder: Path) -> str:
+    """Return where a link leads that is not followed, "" if it leads to a file in the folder."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        return "nowhere" if isinstance(error, FileNotFoundError) else f"to no file: {error}"
+    return "" if target.is_relative_to(folder.resolve()) else f"out of the folder, to {str(target)!a}"
 
 
 def images_below(folder: str | Path) -> Iterator[Path]:

@@ -158,7 +158,7 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if isinstance(data, dict) and data.get("format") == "img2seq-tokenizer":
         return Tokenizer.from_json(json.dumps(data), str(path))

@@ -69,7 +69,7 @@ class DocumentFrequency:
         """Read what `save` wrote. Raises ScoreError for a file that is anything else."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ScoreError(f"{path}: cannot be read as a document frequency: {error}") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ScoreError(f'{path}: expected a JSON object with "format": "{_FORMAT}"')

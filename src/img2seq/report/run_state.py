@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +23,72 @@ from img2seq.runs import RunFolder, open_run, read_config, read_history, read_js
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
     run = open_run(path)
-    config, facts, parameters = read_config(run), read_facts(run), read_json(run.facts)["parameters"]
-    split, newest = read_json(run.split), _newest_readable(run)
-    state: dict[str, Any] = newest.state() if newest else {}
-    position = state.get("position", {"step": 0, "epoch": 0, "elapsed_s": 0.0})
-    n_steps = state.get("n_steps")
+    config, facts = read_config(run), read_facts(run)
+    newest, state = _newest_readable(run)
+    with _expecting_a_runs(run.facts):
+        parameters = "{all:,}, of which {trained:,} are trained".format(**read_json(run.facts)["parameters"])
+    with _expecting_a_runs(run.split):
+        n_train, n_valid = (len(read_json(run.split)[side]) for side in ("train", "valid"))
     finished = run.validation / "summary.json"
-    is_finished = newest is not None and finished.is_file() and read_json(finished)["steps"] == newest.step
+    with _expecting_a_runs(finished):
+        is_finished = newest is not None and finished.is_file() and read_json(finished)["steps"] == newest.step
     owner = owner_of(run)
     if owner is not None and owner.may_live:
         is_now = f"being trained by {owner}"
     else:
         is_now = "finished" if is_finished else "interrupted" if newest else "interrupted before its first checkpoint"
-    step = max(position["step"], *(int(row["iteration"]) for row in read_history(run.history_train)[-1:]), 0)
-    reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
-    epochs = f"epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
-    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in read_history(run.history_valid)]
+    last = [int(row["iteration"]) for row in read_history(run.history_train)[-1:]]
+    with _expecting_a_runs((newest.path if newest else run.path) / "state.json"):
+        position, n_steps = state.get("position", {"step": 0, "epoch": 0, "elapsed_s": 0.0}), state.get("n_steps")
+        step = max(position["step"], *last, 0)
+        reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
+        reached += f", epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
+        time = f"{clock(position['elapsed_s'])} up to the last checkpoint"
+    with _expecting_a_runs(run.history_valid):
+        evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in read_history(run.history_valid)]
     best = "no evaluation yet"
     if evaluations:
         loss, at = min(evaluations)
         best = f"validation loss {loss:.4f} nats per token, at step {at:,}; {len(evaluations)} evaluations"
     lines = {
         "state": is_now,
-        "reached": f"{reached}, {epochs}",
+        "reached": reached,
         "best": best,
-        "checkpoint": _describe_checkpoint(newest),
-        "time": f"{clock(position['elapsed_s'])} up to the last checkpoint",
+        "checkpoint": _describe_checkpoint(newest, state.get("valid_loss")),
+        "time": time,
         "model": _describe_model(config),
-        "parameters": f"{parameters['all']:,}, of which {parameters['trained']:,} are trained",
-        "data": f"{len(split['train']):,} images to train on, {len(split['valid']):,} for validation; {facts.vocabulary:,} tokens",
+        "parameters": parameters,
+        "data": f"{n_train:,} images to train on, {n_valid:,} for validation; {facts.vocabulary:,} tokens",
         "training": _describe_training(config),
-        "size": f"{_size(p for p in run.path.rglob('*') if p.is_file())} on disk",
+        "size": f"{_size(run.path)} on disk",
     }
     if is_now != "finished" and not is_now.startswith("being"):
         lines["go on with"] = _how_to_resume(run, config)
     return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in lines.items())])
 
 
-def _newest_readable(run: RunFolder) -> Checkpoint | None:
+@contextmanager
+def _expecting_a_runs(path: Path) -> Iterator[None]:
+    """Turn whatever a file makes fail that holds something else than a run's into one error that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(f"{path}: not what a run writes there: {error!r}") from error
+
+
+def _newest_readable(run: RunFolder) -> tuple[Checkpoint | None, dict[str, Any]]:
+    """Return the newest checkpoint with a state, and that state: training may remove both meanwhile."""
     for checkpoint in reversed(all_checkpoints(run.checkpoints)):
-        try:
-            checkpoint.state()
-        except RunError:
-            continue
-        return checkpoint
-    return None
+        with suppress(RunError):
+            return checkpoint, checkpoint.state()
+    return None, {}
 
 
-def _describe_checkpoint(checkpoint: Checkpoint | None) -> str:
+def _describe_checkpoint(checkpoint: Checkpoint | None, loss: float | None) -> str:
     if checkpoint is None:
         return "none"
-    loss = "not evaluated" if checkpoint.valid_loss is None else f"validation loss {checkpoint.valid_loss:.4f}"
-    return f"{checkpoint.path.name}, {loss}, {_size(checkpoint.path.iterdir())}"
+    described = "not evaluated" if loss is None else f"validation loss {loss:.4f}"
+    return f"{checkpoint.path.name}, {described}, {_size(checkpoint.path)}"
 
 
 def _describe_model(config: Experiment) -> str:
@@ -102,8 +118,13 @@ def _how_to_resume(run: RunFolder, config: Experiment) -> str:
     return shlex.join(command)
 
 
-def _size(paths: Iterator[Path] | list[Path]) -> str:
-    return f"{sum(path.stat().st_size for path in paths) / 1e6:,.1f} MB"
+def _size(folder: Path) -> str:
+    n_bytes = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # training removes old checkpoints meanwhile
+                n_bytes += (Path(root) / name).stat().st_size
+    return f"{n_bytes / 1e6:,.1f} MB"
 
 
 # --- verify

@@ -204,6 +204,7 @@ class Trainer:
         """Train from the beginning or from a checkpoint until the last epoch, an early stop or an interruption."""
         if previous is not None:
             self.state = restore(previous, self.model, self.optimizer, self.average, self.scaler)
+            self._check_position(previous)
             self.elapsed_before_s = self.state.elapsed_s
             self.saved = (self.state.step, previous.valid_loss)
             if previous.valid_loss is not None:
@@ -217,6 +218,15 @@ class Trainer:
                     self._train(advance)
                 self._end_with_evaluation_and_checkpoint()
             self._write_last_losses()
+
+    def _check_position(self, previous: Checkpoint) -> None:
+        """Raise RunError unless the epoch and the batch are those that come after the step."""
+        step, epoch, batch = self.state.step, self.state.epoch, self.state.batch
+        fits = epoch <= step and batch <= self.work.n_batches(epoch) and self.work.steps_before(epoch, batch) == step
+        if not fits:
+            raise RunError(
+                f"{previous.path}: not the state of a training run: epoch {epoch}, batch {batch} after step {step}"
+            )
 
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint

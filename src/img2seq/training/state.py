@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +72,7 @@ class TrainState:
 
 def _is(value: object, kind: Any) -> bool:
     """Tell whether a value read from JSON is a number that a field can have."""
-    if isinstance(value, bool) or (isinstance(value, int | float) and not 0 <= value < math.inf):
+    if isinstance(value, bool) or (isinstance(value, int | float) and not 0 <= value < 2**63):
         return False
     return isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind))
 
@@ -105,7 +104,9 @@ def restore(
     data, weights, tensors = checkpoint.state(), read_tensors(checkpoint.weights), read_tensors(checkpoint.training)
     parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "trained": {}}
     try:
-        state, average.n_averaged = TrainState.from_json(data["position"]), int(data["n_averaged"])
+        state, average.n_averaged = TrainState.from_json(data["position"]), data["n_averaged"]
+        if not _is(average.n_averaged, int):
+            raise ValueError("n_averaged")
         if state.step != checkpoint.step:
             raise ValueError(f"position: step {state.step}")
         if scaler.is_enabled() and data.get("scaler"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from img2seq.config.schema import BasicExperiment
 from img2seq.data.batch import Batch
@@ -45,11 +46,22 @@ class WorkPlan:
 
     def __init__(self, data: CaptionSet, basic: BasicExperiment, accumulate: int, world: World):
         self.data, self.basic, self.accumulate, self.world = data, basic, accumulate, world
-        same_length = len({int(n) for n in data.captions_of[1:] - data.captions_of[:-1]}) == 1
-        n_batches = [len(self._plan(epoch)) for epoch in range(1 if same_length else basic.n_epochs)]
-        if same_length:  # every image has as many captions, so every epoch has as many batches
-            n_batches *= basic.n_epochs
-        self.n_steps = sum(math.ceil(n / accumulate) for n in n_batches)
+        # Where every image has as many captions, every epoch has as many batches.
+        self._same_length = len({int(n) for n in data.captions_of[1:] - data.captions_of[:-1]}) == 1
+        self._n_batches: dict[int, int] = {}
+        self.n_steps = self.steps_before(basic.n_epochs)
+
+    def n_batches(self, epoch: int) -> int:
+        """Return how many batches an epoch has."""
+        epoch = 0 if self._same_length else epoch
+        if epoch not in self._n_batches:
+            self._n_batches[epoch] = len(self._plan(epoch))
+        return self._n_batches[epoch]
+
+    def steps_before(self, epoch: int, batch: int = 0) -> int:
+        """Return how many steps lead to a batch of an epoch."""
+        n_batches = chain((self.n_batches(before) for before in range(epoch)), [batch])
+        return sum(math.ceil(n / self.accumulate) for n in n_batches)
 
     def steps(self, epoch: int, *, done: int) -> Iterator[Work]:
         """Yield this process's share of each step of an epoch that begins after `done` batches."""
