@@ -286,6 +286,36 @@ def test_a_second_signal_exits_at_once(tiny: Path, number: signal.Signals) -> No
     assert owner_of(RunFolder(tiny / "run")) is not None
 
 
+def test_a_signal_that_ends_the_reader_of_its_messages_too_saves_all_the_same(tiny: Path) -> None:
+    train_it = ["train", tiny / "experiment.yaml", f"--{BASIC}.dataloader_workers=0"]
+    assert children.run(children.img2seq, [*train_it, f"--{output(tiny / 'whole')}"]) == 0
+    os.mkfifo(tiny / "pipe")
+    reader = os.open(tiny / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with_bars = [*train_it, "--globals.visualization_logging.no_pbar=false"]
+    with children.child(children.img2seq, with_bars, partial(slow_steps, tiny, 0.2), log=tiny / "pipe") as process:
+        children.wait_until(lambda: (tiny / "in step 3").exists(), process)
+        assert process.pid is not None
+        os.close(reader)
+        os.kill(process.pid, signal.SIGINT)
+        assert children.exit_code(process) == 130
+    run = RunFolder(tiny / "run")
+    assert newest(run).step == 3
+    assert "finishing this step" in run.log.read_text()
+    assert children.run(children.img2seq, [*train_it, "--resume"]) == 0
+    assert_ended_alike(RunFolder(tiny / "whole"), run)
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(tiny: Path) -> None:
+    whole = run_of(tiny, output(tiny / "whole"))
+    config = str(tiny / "experiment.yaml")
+    assert cli.run(["train", config, "--max_time", "0.01"]) == 0
+    run = RunFolder(tiny / "run")
+    run.log.unlink()
+    run.log.mkdir()
+    assert cli.run(["train", config, "--resume"]) == 0
+    assert_ended_alike(whole, run)
+
+
 def test_a_time_budget_ends_the_sitting_and_the_next_one_goes_on(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,6 @@ import contextlib
 import math
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -84,7 +83,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     ):
         if world.first:
             refuse_what_is_no_run(run, resume=resume)
-        with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)) if world.first else nullcontext():
+        with locked(run, Announcer().warn) if world.first else nullcontext():
             _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
     return run
 
