@@ -44,6 +44,8 @@ from img2seq.config.schema import Experiment
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
 
+HALF_WRITTEN = ".*.tmp-*"  # what a killed process leaves beside a file
+
 
 class RunFolder:
     """Paths of a run's files."""
@@ -142,7 +144,7 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 def remove_half_written(run: RunFolder) -> None:
     """Remove what a killed process was writing beside a file; only for the owner of the run."""
-    for path in run.path.rglob(".*.tmp-*"):
+    for path in run.path.rglob(HALF_WRITTEN):
         if path.is_file():
             path.unlink()
 

@@ -186,6 +186,17 @@ def test_what_a_killed_process_was_writing_is_removed_on_resuming(tiny: Path, mo
     assert [path.name for path in samples.iterdir()] == [".kept.txt"]
 
 
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}], ids=str)
+def test_a_run_killed_while_its_first_file_was_written_begins(tiny: Path, how: dict[str, bool]) -> None:
+    run = RunFolder(tiny / "run")
+    run.path.mkdir()
+    run.lock.write_text("")
+    (run.path / ".config.yaml.tmp-4321").write_text("half")
+    run_of(tiny, f"{BASIC}.n_epochs=1", **how)
+    assert newest(run).step == 5
+    assert not (run.path / ".config.yaml.tmp-4321").exists()
+
+
 def test_an_early_stop_that_was_interrupted_stays_one(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stops_soon = [
         "globals.training_control.early_stopping_patience=1", f"{INTERVALS}.sample_interval=2",
@@ -435,7 +446,7 @@ REFUSED = {
 
 def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) -> None:
     run = RunFolder(short_run / "run")
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != run.log}
+    before = everything_in(run)
     with pytest.raises(RunError) as caught:
         run_of(short_run, *(f"{key}={value}" for key, value in REFUSED.items()), resume=True)
     flat = to_flat(load_config(short_run / "experiment.yaml"))
@@ -446,7 +457,7 @@ def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) ->
     for key, value in REFUSED.items():
         with pytest.raises(RunError, match="must stay as they were"):
             run_of(short_run, f"{key}={value}", resume=True)
-    assert {path: path.read_bytes() for path in before} == before
+    assert everything_in(run) == before
 
 
 def test_every_field_that_may_change_is_a_field(tiny: Path) -> None:
@@ -490,6 +501,44 @@ def test_other_data_are_refused(what: str, short_run: Path, tmp_path: Path) -> N
     with pytest.raises(RunError, match=rf"cannot be resumed: data and model must stay .*\n[^$]*{what}: (was|were) \w+"):
         run_of(folder, "globals.lr_schedule.lr_schedule=same", resume=True)
     assert newest(RunFolder(folder / "run")).step == 5
+
+
+def everything_in(run: RunFolder) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != run.log}
+
+
+@pytest.mark.parametrize("kept", ["summary", "history"])
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(kept: str, short_run: Path, tmp_path: Path) -> None:
+    folder = copy_of(short_run, tmp_path)
+    run = RunFolder(folder / "run")
+    shutil.rmtree(run.checkpoints)
+    (run.path / "evaluation").mkdir()
+    (run.path / "evaluation/metrics.json").write_text("{}")
+    if kept == "summary":
+        run.history_valid.unlink()
+    else:
+        shutil.rmtree(run.validation)
+        header, row = run.history_valid.read_text().splitlines()
+        run.history_valid.write_text(f"{header}\n{row}\n{row}\n")
+    before = everything_in(run)
+    with pytest.raises(RunError, match="checkpoints is empty or missing; put it back, or start again with --overwrite"):
+        run_of(folder, "globals.lr_schedule.lr_schedule=same", resume=True)
+    assert everything_in(run) == before
+
+
+def test_killed_amid_its_first_evaluation_a_run_begins_anew(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("img2seq.training.record.Recorder.samples", kill)
+        with pytest.raises(Killed):
+            run_of(tiny)
+    run_of(tiny, resume=True)
+    assert newest(RunFolder(tiny / "run")).step == 10
 
 
 # --- 36: two processes, one folder

@@ -115,9 +115,9 @@ def _train_joined(
         if world.first:
             if previous is not None:
                 check_same_data_and_model(run, prepared, announce)
-                remove_half_written(run)
             elif not is_new:
                 clear(run)
+            remove_half_written(run)
             _describe_run(run, loaded, prepared)
         Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
     except OSError as error:
