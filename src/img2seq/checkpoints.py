@@ -117,7 +117,7 @@ def _write(path: Path, parts: Sequence[memoryview]) -> dict[str, int | str]:
 
 def _read_back(path: Path, parts: Sequence[memoryview]) -> None:
     """Raise OSError unless a file holds just these bytes. Comparing is a tenth of the work of another digest."""
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb") as file:  # buffered: it reads on where the system gives less than was asked for
         for part in parts:
             found = np.empty(len(part), np.uint8)
             if file.readinto(found.data) != len(part) or not np.array_equal(found, np.frombuffer(part, np.uint8)):
@@ -216,14 +216,20 @@ def best(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def prune(newest: Checkpoint, keep_best: int) -> None:
-    """Remove a run's checkpoints but the newest, which must have been verified, and the `keep_best` best ones."""
+def prune(newest: Checkpoint, keep_best: int, warn: Callable[[str], None]) -> None:
+    """Remove a run's checkpoints but the newest, which must have been verified, and the `keep_best` best ones.
+
+    One that cannot be removed costs a warning: the next call removes it.
+    """
     folder = newest.path.parent
     losses = {c.path: (loss, c.step) for c in all_checkpoints(folder) if (loss := _loss_if_readable(c)) is not None}
     kept = {*sorted(losses, key=losses.__getitem__)[:keep_best], newest.path}
     for path in (*(c.path for c in all_checkpoints(folder)), *folder.glob("damaged-*")):
         if path not in kept:
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:  # a network file system refuses while somebody reads a file in it
+                warn(f"{path}: cannot be removed now, the next checkpoint tries again: {error.strerror}")
 
 
 def _loss_if_readable(checkpoint: Checkpoint) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import resource
 import shutil
@@ -80,7 +81,7 @@ def be_killed_at(n: int) -> None:
 
 def save_until_killed(folder: Path, step: int, loss: float, n: int) -> None:
     be_killed_at(n)
-    checkpoints.prune(save(folder, step, loss), 1)
+    checkpoints.prune(save(folder, step, loss), 1, print)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step once more"])
@@ -96,7 +97,7 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
         left.add((found.step, found.valid_loss))
         checkpoints.remove_unfinished(folder)
         written = save(folder, 3)
-        checkpoints.prune(written, 1)
+        checkpoints.prune(written, 1, print)
         assert not [name for name in names_in(folder) if not name.startswith("step-")]
         assert newest(folder).step == 3
         if code == 0:
@@ -104,6 +105,44 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
         assert code == -signal.SIGKILL
     assert n > 15
     assert left == {(1, None), (step, 0.5)}
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_yet_goes_with_the_next(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, refused = shutil.rmtree, []
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path.name == "step-00000001" and not refused:
+            refused.append(path)  # as NFS does while somebody reads a file in it
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        real(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    run = train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=1")
+    assert names_in(run.checkpoints) == ["step-00000010"]
+    assert f"warning: {refused[0]}: cannot be removed now" in capsys.readouterr().err
+
+
+def test_what_a_file_system_reads_in_pieces_is_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InPieces(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:7]) or 0
+
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r", buffering: int = -1, **options: Any) -> Any:
+        if mode != "rb":
+            return real(path, mode, buffering, **options)
+        return io.BufferedReader(InPieces(path)) if buffering else InPieces(path)
+
+    large = {"a": torch.arange(100_000.0)}  # more than any buffer
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        written = checkpoints.save(tmp_path, 1, Snapshot(large), Snapshot(tensors(1)), {"valid_loss": None})
+    checkpoints.verify(written)
 
 
 # --- 2 and 3: incomplete and changed files
@@ -262,9 +301,21 @@ def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr("img2seq.training.record.write_text", full)
-    with pytest.raises(RunError, match="No space left on device; its checkpoints are intact"):
+    with pytest.raises(RunError, match="No space left on device; the run's checkpoints are intact"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4
+
+
+@pytest.mark.parametrize("where", ["remove_unfinished", "set_aside_newer"])
+def test_a_disk_that_refuses_before_the_first_step_is_one_error_too(
+    where: str, run_of_two: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "checkpoints")
+
+    monkeypatch.setattr(checkpoints, where, refuse)
+    assert cli.run(["train", str(run_of_two.path.parent / "experiment.yaml"), "--resume"]) == 2
+    assert "error: checkpoints: cannot be read or written: Read-only file system" in capsys.readouterr().err
 
 
 # --- 12: weights gone bad
