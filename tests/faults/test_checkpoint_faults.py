@@ -110,7 +110,8 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
 def test_an_old_checkpoint_that_cannot_be_removed_yet_goes_with_the_next(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, refused = shutil.rmtree, []
+    refused: list[Path] = []
+    real = shutil.rmtree
 
     def rmtree(path: Path, **options: Any) -> None:
         if path.name == "step-00000001" and not refused:
@@ -143,6 +144,42 @@ def test_what_a_file_system_reads_in_pieces_is_what_was_written(
         patch.setattr(Path, "open", opened)
         written = checkpoints.save(tmp_path, 1, Snapshot(large), Snapshot(tensors(1)), {"valid_loss": None})
     checkpoints.verify(written)
+
+
+def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not_wait(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_sync, real_replace, real_step = os.fsync, os.replace, Trainer._step
+    synced: set[int] = set()  # inodes; of a folder, until a name in it changes
+    replaced: dict[str, bool] = {}  # by name: was the content on disk before the file had that name
+    named: dict[str, bool] = {}  # was the name on disk when the first step began
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real_sync(descriptor)
+
+    def replace(source: Any, target: Any) -> None:
+        replaced[Path(target).name] = Path(source).stat().st_ino in synced
+        synced.discard(Path(target).parent.stat().st_ino)
+        real_replace(source, target)
+
+    def step(trainer: Trainer, work: Any) -> tuple[float, float, float]:
+        if not named:
+            named.update((path.name, run.path.stat().st_ino in synced) for path in run.path.iterdir())
+        return real_step(trainer, work)
+
+    run = RunFolder(tiny / "run")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Trainer, "_step", step)
+    train_in(tiny)
+    needed = (run.config, run.facts, run.tokenizer, run.split, run.environment, run.history_train, run.history_valid)
+    for path in needed:
+        assert (path.name, replaced[path.name], named[path.name]) == (path.name, True, True)
+    assert named["checkpoints"]
+    samples = {path.name for path in (run.path / "results").rglob("*") if path.suffix in (".txt", ".json")}
+    assert len(samples) > 3
+    assert not [name for name in samples if replaced[name]]
 
 
 # --- 2 and 3: incomplete and changed files
@@ -297,7 +334,7 @@ def test_no_space_left_at_any_part_of_a_save(where: str, tmp_path: Path, monkeyp
 def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, *_: object) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr("img2seq.training.record.write_text", full)

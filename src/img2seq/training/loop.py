@@ -131,6 +131,7 @@ def _train_joined(
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
     """Write what the run is before its first step, so that an interrupted run can be read too."""
     model, config = prepared.model, loaded.experiment
+    run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
     write_text(run.config, to_yaml(config))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
