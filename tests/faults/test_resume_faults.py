@@ -563,6 +563,25 @@ def test_a_run_in_training_belongs_to_its_process(tiny: Path, capsys: pytest.Cap
     assert owner_of(run) is None
 
 
+def test_a_process_that_cannot_be_seen_keeps_its_run(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_it = ["train", str(tiny / "experiment.yaml"), f"--{INTERVALS}.checkpoint_interval=1"]
+    with children.child(children.img2seq, train_it, partial(slow_steps, tiny, 0.3)) as process:
+        children.wait_until(lambda: (tiny / "in step 3").exists(), process)
+        monkeypatch.setattr(
+            "img2seq.run_lock.process_start", lambda _: None
+        )  # as in another container of this host's name
+        for flags in (["--resume"], ["--overwrite"]):
+            assert cli.run([*train_it, *flags]) == 2
+            error = capsys.readouterr().err
+            assert f"is being trained by process {process.pid} on {socket.gethostname()}" in error
+            assert len(error.splitlines()) == 1
+        process.kill()
+        process.join()
+        assert cli.run([*train_it, "--resume"]) == 0
+
+
 def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(
     short_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
