@@ -107,21 +107,23 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
     assert left == {(1, None), (step, 0.5)}
 
 
+@pytest.mark.parametrize(("step", "left"), [(1, []), (9, ["removed-step-00000009"])])
 def test_an_old_checkpoint_that_cannot_be_removed_yet_goes_with_the_next(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    step: int, left: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused: list[Path] = []
     real = shutil.rmtree
 
     def rmtree(path: Path, **options: Any) -> None:
-        if path.name == "step-00000001" and not refused:
+        if path.name.endswith(f"step-{step:08d}") and not refused:
             refused.append(path)  # as NFS does while somebody reads a file in it
+            (path / "state.json").unlink()
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
         real(path, **options)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     run = train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=1")
-    assert names_in(run.checkpoints) == ["step-00000010"]
+    assert names_in(run.checkpoints) == [*left, "step-00000010"]
     assert f"warning: {refused[0]}: cannot be removed now" in capsys.readouterr().err
 
 
