@@ -9,6 +9,7 @@
 A checkpoint is written into a temporary folder whose files and name reach the disk before the folder is renamed, so a
 killed process leaves at most a temporary folder, which nothing reads. Where a step is saved again (with the validation
 loss it did not have before) the older folder is `step-00000123.old` until the new one is in its place.
+What is on its way out is `removed-step-...`.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _write(path: Path, parts: Sequence[memoryview]) -> dict[str, int | str]:
 
 def _read_back(path: Path, parts: Sequence[memoryview]) -> None:
     """Raise OSError unless a file holds just these bytes. Comparing is a tenth of the work of another digest."""
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb") as file:  # buffered: it reads on where the system gives less than was asked for
         for part in parts:
             found = np.empty(len(part), np.uint8)
             if file.readinto(found.data) != len(part) or not np.array_equal(found, np.frombuffer(part, np.uint8)):
@@ -218,14 +219,23 @@ def best(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def prune(newest: Checkpoint, keep_best: int) -> None:
-    """Remove a run's checkpoints but the newest, which must have been verified, and the `keep_best` best ones."""
+def prune(newest: Checkpoint, keep_best: int, warn: Callable[[str], None]) -> None:
+    """Remove a run's checkpoints but the newest, which must have been verified, and the `keep_best` best ones.
+
+    One that cannot be removed costs a warning: the next call removes it.
+    """
     folder = newest.path.parent
     losses = {c.path: (loss, c.step) for c in all_checkpoints(folder) if (loss := _loss_if_readable(c)) is not None}
     kept = {*sorted(losses, key=losses.__getitem__)[:keep_best], newest.path}
-    for path in (*(c.path for c in all_checkpoints(folder)), *folder.glob("damaged-*")):
-        if path not in kept:
-            shutil.rmtree(path)
+    stale = [c.path for c in all_checkpoints(folder) if c.path not in kept]
+    for path in (*folder.glob("removed-*"), *folder.glob("damaged-*"), *stale):
+        going = (
+            folder / f"removed-{path.name.removeprefix('removed-')}"
+        )  # half removed, it must not look like a checkpoint
+        try:
+            shutil.rmtree(path.rename(going))
+        except OSError as error:  # a network file system refuses while somebody reads a file in it
+            warn(f"{going}: cannot be removed now, the next checkpoint tries again: {error.strerror}")
 
 
 def _loss_if_readable(checkpoint: Checkpoint) -> float | None:

@@ -297,13 +297,14 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={_seconds(arguments.max_time)}"]
     loaded = _load(arguments, overrides)
     with _collector_paused():
+        from img2seq.progress import Announcer
         from img2seq.training.loop import Interrupted, train
 
     try:
         train(loaded, resume=arguments.resume, overwrite=arguments.overwrite)
     except Interrupted as stop:
         if not stop.told:
-            print(stop, file=sys.stderr)
+            Announcer().say(str(stop))
         return stop.exit_code
     return 0
 

@@ -5,16 +5,35 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
+class _Stderr:
+    """Standard error, but what cannot be written is lost: its reader may be gone, as Ctrl-C ends `| tee log` too."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, RuntimeError):  # RuntimeError: a signal came amid a line, and its handler speaks too
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, RuntimeError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+STDERR = _Stderr()
+
+
 class Announcer:
-    """Lines and progress bars.
+    """Lines and progress bars. What cannot be shown or logged is lost: training does not end for want of a reader.
 
     Args:
         level: the least severe lines to show.
@@ -29,10 +48,10 @@ class Announcer:
         """Show a line, above any bar, and append it to the log."""
         text = text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
         if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<7} {text}\n")
         if LEVELS.index(level) >= LEVELS.index(self.level):
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(text, file=STDERR)
 
     def warn(self, text: str) -> None:
         """Show a warning."""
@@ -42,13 +61,7 @@ class Announcer:
     def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[..., None]]:
         """Show a bar with rate and time left; the function it gives advances it, and may show figures behind it."""
         with tqdm(
-            total=total,
-            desc=what,
-            unit=f" {unit}",
-            disable=not self.bars,
-            leave=False,
-            file=sys.stderr,
-            dynamic_ncols=True,
+            total=total, desc=what, unit=f" {unit}", disable=not self.bars, leave=False, file=STDERR, dynamic_ncols=True
         ) as bar:
 
             def advance(n: int, figures: str = "") -> None:

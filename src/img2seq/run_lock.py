@@ -1,8 +1,9 @@
 """The lock of a run folder: one process at a time trains a run.
 
 `run.lock` names its owner by process id, host and the time the process started, so that neither a dead owner nor another
-process that was given its number keeps the folder. Where the owner was on another host nobody here can tell whether it
-lives, and the lock holds until somebody removes it.
+process that was given its number keeps the folder. The owner also holds a lock of the system's on the file, which ends with
+it: in another container of this host's name its number tells nothing. Where the owner was on another host nobody here can
+tell whether it lives, and the lock holds until somebody removes it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -57,9 +58,10 @@ def locked(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
     Raises:
         RunError: if another process trains this run.
     """
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        with _opened_alone(run.lock) as file:
+    with ExitStack() as held:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(_opened_alone(run.lock))
             before = _parse(file.read())
             if before is not None and before.may_live:
                 here = before.host == socket.gethostname()
@@ -72,14 +74,15 @@ def locked(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
             file.seek(0)
             file.truncate()
             file.write(json.dumps(asdict(owner)))
-    except OSError as error:
-        raise RunError(f"{run.path}: cannot be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            run.lock.unlink()
-            run.path.rmdir()  # only where it is empty: nothing was trained
+            file.flush()
+        except OSError as error:
+            raise RunError(f"{run.path}: cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                run.lock.unlink()
+                run.path.rmdir()  # only where it is empty: nothing was trained
 
 
 def owner_of(run: RunFolder) -> Owner | None:
@@ -91,13 +94,18 @@ def owner_of(run: RunFolder) -> Owner | None:
 
 @contextmanager
 def _opened_alone(path: Path) -> Iterator[TextIO]:
-    """Open the lock file while nobody else reads or writes it, so that two cannot take over a dead owner's lock."""
+    """Open the lock file, which nobody else can until it is closed. Raises RunError where another process has it open."""
     while True:
         with path.open("a+", encoding="utf-8", errors="replace") as file:
-            with suppress(OSError):  # some network file systems have no such locks; the owner's name is still checked
-                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = _parse(file.read()) or "another process"
+                raise RunError(f"{path.parent}: is being trained by {owner}; wait for it or stop it") from None
+            except OSError:
+                pass  # some network file systems have no such locks; the owner's name is still checked
             if _is(path, file):
-                file.seek(0)
                 yield file
                 return
 

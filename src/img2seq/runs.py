@@ -44,6 +44,8 @@ from img2seq.config.schema import Experiment
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
 
+HALF_WRITTEN = ".*.tmp-*"  # what a killed process leaves beside a file
+
 
 class RunFolder:
     """Paths of a run's files."""
@@ -115,26 +117,30 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON: {error}") from error
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that the file is always whole. Not-a-number is refused: it is not JSON."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, data: Any, *, synced: bool = True) -> None:
+    """Write JSON as `write_text` does. Not-a-number is refused: it is not JSON."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", synced=synced)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or as it was, whenever the process ends."""
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
+    """Write a file so that it is whole or as it was, whenever the process ends, and if synced whenever the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as file:
+    with _replacing(path, synced=synced) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
+def _replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
     """Open a file beside this one that takes its place once it is written."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
+        if synced:
+            to_disk(temporary)
         temporary.replace(path)
+        if synced:
+            to_disk(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -142,7 +148,7 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 def remove_half_written(run: RunFolder) -> None:
     """Remove what a killed process was writing beside a file; only for the owner of the run."""
-    for path in run.path.rglob(".*.tmp-*"):
+    for path in run.path.rglob(HALF_WRITTEN):
         if path.is_file():
             path.unlink()
 

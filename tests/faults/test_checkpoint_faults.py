@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import resource
 import shutil
@@ -80,7 +81,7 @@ def be_killed_at(n: int) -> None:
 
 def save_until_killed(folder: Path, step: int, loss: float, n: int) -> None:
     be_killed_at(n)
-    checkpoints.prune(save(folder, step, loss), 1)
+    checkpoints.prune(save(folder, step, loss), 1, print)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step once more"])
@@ -96,7 +97,7 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
         left.add((found.step, found.valid_loss))
         checkpoints.remove_unfinished(folder)
         written = save(folder, 3)
-        checkpoints.prune(written, 1)
+        checkpoints.prune(written, 1, print)
         assert not [name for name in names_in(folder) if not name.startswith("step-")]
         assert newest(folder).step == 3
         if code == 0:
@@ -104,6 +105,83 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
         assert code == -signal.SIGKILL
     assert n > 15
     assert left == {(1, None), (step, 0.5)}
+
+
+@pytest.mark.parametrize(("step", "left"), [(1, []), (9, ["removed-step-00000009"])])
+def test_an_old_checkpoint_that_cannot_be_removed_yet_goes_with_the_next(
+    step: int, left: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused: list[Path] = []
+    real = shutil.rmtree
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path.name.endswith(f"step-{step:08d}") and not refused:
+            refused.append(path)  # as NFS does while somebody reads a file in it
+            (path / "state.json").unlink()
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        real(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    run = train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=1")
+    assert names_in(run.checkpoints) == [*left, "step-00000010"]
+    assert f"warning: {refused[0]}: cannot be removed now" in capsys.readouterr().err
+
+
+def test_what_a_file_system_reads_in_pieces_is_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InPieces(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:7]) or 0
+
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r", buffering: int = -1, **options: Any) -> Any:
+        if mode != "rb":
+            return real(path, mode, buffering, **options)
+        return io.BufferedReader(InPieces(path)) if buffering else InPieces(path)
+
+    large = {"a": torch.arange(100_000.0)}  # more than any buffer
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        written = checkpoints.save(tmp_path, 1, Snapshot(large), Snapshot(tensors(1)), {"valid_loss": None})
+    checkpoints.verify(written)
+
+
+def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not_wait(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_sync, real_replace, real_step = os.fsync, os.replace, Trainer._step
+    synced: set[int] = set()  # inodes; of a folder, until a name in it changes
+    replaced: dict[str, bool] = {}  # by name: was the content on disk before the file had that name
+    named: dict[str, bool] = {}  # was the name on disk when the first step began
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real_sync(descriptor)
+
+    def replace(source: Any, target: Any) -> None:
+        replaced[Path(target).name] = Path(source).stat().st_ino in synced
+        synced.discard(Path(target).parent.stat().st_ino)
+        real_replace(source, target)
+
+    def step(trainer: Trainer, work: Any) -> tuple[float, float, float]:
+        if not named:
+            named.update((path.name, run.path.stat().st_ino in synced) for path in run.path.iterdir())
+        return real_step(trainer, work)
+
+    run = RunFolder(tiny / "run")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Trainer, "_step", step)
+    train_in(tiny)
+    needed = (run.config, run.facts, run.tokenizer, run.split, run.environment, run.history_train, run.history_valid)
+    for path in needed:
+        assert (path.name, replaced[path.name], named[path.name]) == (path.name, True, True)
+    assert named["checkpoints"]
+    samples = {path.name for path in (run.path / "results").rglob("*") if path.suffix in (".txt", ".json")}
+    assert len(samples) > 3
+    assert not [name for name in samples if replaced[name]]
 
 
 # --- 2 and 3: incomplete and changed files
@@ -258,13 +336,25 @@ def test_no_space_left_at_any_part_of_a_save(where: str, tmp_path: Path, monkeyp
 def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, *_: object) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr("img2seq.training.record.write_text", full)
-    with pytest.raises(RunError, match="No space left on device; its checkpoints are intact"):
+    with pytest.raises(RunError, match="No space left on device; the run's checkpoints are intact"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4
+
+
+@pytest.mark.parametrize("where", ["remove_unfinished", "set_aside_newer"])
+def test_a_disk_that_refuses_before_the_first_step_is_one_error_too(
+    where: str, run_of_two: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "checkpoints")
+
+    monkeypatch.setattr(checkpoints, where, refuse)
+    assert cli.run(["train", str(run_of_two.path.parent / "experiment.yaml"), "--resume"]) == 2
+    assert "error: checkpoints: cannot be read or written: Read-only file system" in capsys.readouterr().err
 
 
 # --- 12: weights gone bad

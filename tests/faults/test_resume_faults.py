@@ -186,6 +186,17 @@ def test_what_a_killed_process_was_writing_is_removed_on_resuming(tiny: Path, mo
     assert [path.name for path in samples.iterdir()] == [".kept.txt"]
 
 
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}], ids=str)
+def test_a_run_killed_while_its_first_file_was_written_begins(tiny: Path, how: dict[str, bool]) -> None:
+    run = RunFolder(tiny / "run")
+    run.path.mkdir()
+    run.lock.write_text("")
+    (run.path / ".config.yaml.tmp-4321").write_text("half")
+    run_of(tiny, f"{BASIC}.n_epochs=1", **how)
+    assert newest(run).step == 5
+    assert not (run.path / ".config.yaml.tmp-4321").exists()
+
+
 def test_an_early_stop_that_was_interrupted_stays_one(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stops_soon = [
         "globals.training_control.early_stopping_patience=1", f"{INTERVALS}.sample_interval=2",
@@ -284,6 +295,36 @@ def test_a_second_signal_exits_at_once(tiny: Path, number: signal.Signals) -> No
         assert children.exit_code(process) == -number  # a shell shows it as 128 + number
     assert newest(RunFolder(tiny / "run")).step in (1, 2)  # the second may have been on its way to disk
     assert owner_of(RunFolder(tiny / "run")) is not None
+
+
+def test_a_signal_that_ends_the_reader_of_its_messages_too_saves_all_the_same(tiny: Path) -> None:
+    train_it = ["train", tiny / "experiment.yaml", f"--{BASIC}.dataloader_workers=0"]
+    assert children.run(children.img2seq, [*train_it, f"--{output(tiny / 'whole')}"]) == 0
+    os.mkfifo(tiny / "pipe")
+    reader = os.open(tiny / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with_bars = [*train_it, "--globals.visualization_logging.no_pbar=false"]
+    with children.child(children.img2seq, with_bars, partial(slow_steps, tiny, 0.2), log=tiny / "pipe") as process:
+        children.wait_until(lambda: (tiny / "in step 3").exists(), process)
+        assert process.pid is not None
+        os.close(reader)
+        os.kill(process.pid, signal.SIGINT)
+        assert children.exit_code(process) == 130
+    run = RunFolder(tiny / "run")
+    assert newest(run).step == 3
+    assert "finishing this step" in run.log.read_text()
+    assert children.run(children.img2seq, [*train_it, "--resume"]) == 0
+    assert_ended_alike(RunFolder(tiny / "whole"), run)
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(tiny: Path) -> None:
+    whole = run_of(tiny, output(tiny / "whole"))
+    config = str(tiny / "experiment.yaml")
+    assert cli.run(["train", config, "--max_time", "0.01"]) == 0
+    run = RunFolder(tiny / "run")
+    run.log.unlink()
+    run.log.mkdir()
+    assert cli.run(["train", config, "--resume"]) == 0
+    assert_ended_alike(whole, run)
 
 
 def test_a_time_budget_ends_the_sitting_and_the_next_one_goes_on(
@@ -405,7 +446,7 @@ REFUSED = {
 
 def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) -> None:
     run = RunFolder(short_run / "run")
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != run.log}
+    before = everything_in(run)
     with pytest.raises(RunError) as caught:
         run_of(short_run, *(f"{key}={value}" for key, value in REFUSED.items()), resume=True)
     flat = to_flat(load_config(short_run / "experiment.yaml"))
@@ -416,7 +457,7 @@ def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) ->
     for key, value in REFUSED.items():
         with pytest.raises(RunError, match="must stay as they were"):
             run_of(short_run, f"{key}={value}", resume=True)
-    assert {path: path.read_bytes() for path in before} == before
+    assert everything_in(run) == before
 
 
 def test_every_field_that_may_change_is_a_field(tiny: Path) -> None:
@@ -462,6 +503,44 @@ def test_other_data_are_refused(what: str, short_run: Path, tmp_path: Path) -> N
     assert newest(RunFolder(folder / "run")).step == 5
 
 
+def everything_in(run: RunFolder) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != run.log}
+
+
+@pytest.mark.parametrize("kept", ["summary", "history"])
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(kept: str, short_run: Path, tmp_path: Path) -> None:
+    folder = copy_of(short_run, tmp_path)
+    run = RunFolder(folder / "run")
+    shutil.rmtree(run.checkpoints)
+    (run.path / "evaluation").mkdir()
+    (run.path / "evaluation/metrics.json").write_text("{}")
+    if kept == "summary":
+        run.history_valid.unlink()
+    else:
+        shutil.rmtree(run.validation)
+        header, row = run.history_valid.read_text().splitlines()
+        run.history_valid.write_text(f"{header}\n{row}\n{row}\n")
+    before = everything_in(run)
+    with pytest.raises(RunError, match="checkpoints is empty or missing; put it back, or start again with --overwrite"):
+        run_of(folder, "globals.lr_schedule.lr_schedule=same", resume=True)
+    assert everything_in(run) == before
+
+
+def test_killed_amid_its_first_evaluation_a_run_begins_anew(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("img2seq.training.record.Recorder.samples", kill)
+        with pytest.raises(Killed):
+            run_of(tiny)
+    run_of(tiny, resume=True)
+    assert newest(RunFolder(tiny / "run")).step == 10
+
+
 # --- 36: two processes, one folder
 
 
@@ -482,6 +561,25 @@ def test_a_run_in_training_belongs_to_its_process(tiny: Path, capsys: pytest.Cap
     assert owner_of(run) is not None
     assert cli.run(["train", str(config), "--resume"]) == 0
     assert owner_of(run) is None
+
+
+def test_a_process_that_cannot_be_seen_keeps_its_run(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_it = ["train", str(tiny / "experiment.yaml"), f"--{INTERVALS}.checkpoint_interval=1"]
+    with children.child(children.img2seq, train_it, partial(slow_steps, tiny, 0.3)) as process:
+        children.wait_until(lambda: (tiny / "in step 3").exists(), process)
+        monkeypatch.setattr(
+            "img2seq.run_lock.process_start", lambda _: None
+        )  # as in another container of this host's name
+        for flags in (["--resume"], ["--overwrite"]):
+            assert cli.run([*train_it, *flags]) == 2
+            error = capsys.readouterr().err
+            assert f"is being trained by process {process.pid} on {socket.gethostname()}" in error
+            assert len(error.splitlines()) == 1
+        process.kill()
+        process.join()
+        assert cli.run([*train_it, "--resume"]) == 0
 
 
 def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(

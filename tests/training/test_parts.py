@@ -168,7 +168,7 @@ def test_best_and_newest_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 5.0)):
         saved(tmp_path, step, loss)
     assert checkpoints.best(tmp_path).step == 2
-    checkpoints.prune(checkpoints.Checkpoint(tmp_path / "step-00000005"), 2)
+    checkpoints.prune(checkpoints.Checkpoint(tmp_path / "step-00000005"), 2, print)
     assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [2, 3, 5]
 
 

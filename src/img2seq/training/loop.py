@@ -15,7 +15,6 @@ import contextlib
 import math
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -84,8 +83,15 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     ):
         if world.first:
             refuse_what_is_no_run(run, resume=resume)
-        with locked(run, lambda text: print(f"warning: {text}", file=sys.stderr)) if world.first else nullcontext():
-            _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
+        with locked(run, Announcer().warn) if world.first else nullcontext():
+            try:
+                _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
+            except OSError as error:
+                if error.errno not in DISK_ERRORS:
+                    raise
+                raise RunError(
+                    f"{error.filename or run.path}: cannot be read or written: {error.strerror}; the run's checkpoints are intact, --resume goes on"
+                ) from error
     return run
 
 
@@ -112,26 +118,20 @@ def _train_joined(
         if is_new:  # nothing was trained: leave nothing behind
             shutil.rmtree(run.path, ignore_errors=True)
         raise
-    try:
-        if world.first:
-            if previous is not None:
-                check_same_data_and_model(run, prepared, announce)
-                remove_half_written(run)
-            elif not is_new:
-                clear(run)
-            _describe_run(run, loaded, prepared)
-        Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise RunError(
-            f"{error.filename or run.path}: cannot be written: {error.strerror}; its checkpoints are intact, --resume goes on"
-        ) from error
+    if world.first:
+        if previous is not None:
+            check_same_data_and_model(run, prepared, announce)
+        elif not is_new:
+            clear(run)
+        remove_half_written(run)
+        _describe_run(run, loaded, prepared)
+    Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
 
 
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
     """Write what the run is before its first step, so that an interrupted run can be read too."""
     model, config = prepared.model, loaded.experiment
+    run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
     write_text(run.config, to_yaml(config))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
@@ -192,6 +192,7 @@ class Trainer:
             run.checkpoints,
             config.globals.evaluation_checkpoint.n_saved_models,
             histories=(run.history_train, run.history_valid),
+            warn=announce.warn,
         )
         self.saved: tuple[int, float | None] | None = None
         self.stop_signal: int | None = None

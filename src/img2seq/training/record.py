@@ -121,7 +121,10 @@ class Recorder:
     # --- samples
 
     def samples(self, step: int, model: CaptionModel) -> None:
-        """Caption validation images and the configured manual inputs by sampling, as text files and one picture."""
+        """Caption validation images and the configured manual inputs by sampling, as text files and one picture.
+
+        They are not synced: training would wait for the disk many times, and no resume reads them.
+        """
         if self.config.globals.evaluation_checkpoint.saved_result_detail_level < 5:
             return
         config = self.config.output.sampling_config
@@ -156,9 +159,9 @@ class Recorder:
             true = self.prepared.valid.captions[self.prepared.valid.image_ids.index(image_id)]
             inputs = folder / f"{n}_inputs"
             inputs.mkdir(parents=True, exist_ok=True)
-            write_text(folder / f"{n}_generated.txt", caption)
-            write_text(folder / f"{n}_true.txt", "\n".join(true))
-            write_text(inputs / f"{self.output}.txt", "")
+            write_text(folder / f"{n}_generated.txt", caption, synced=False)
+            write_text(folder / f"{n}_true.txt", "\n".join(true), synced=False)
+            write_text(inputs / f"{self.output}.txt", "", synced=False)
             picture = None
             for entry in self.config.inputs:
                 path = self.prepared.files[entry.name][image_id]
@@ -171,7 +174,7 @@ class Recorder:
                 "inputs": f"auto/{n}_inputs",
                 "index": n,
             }
-        write_json(folder.parent / "meta.json", meta)
+        write_json(folder.parent / "meta.json", meta, synced=False)
         draw_grid(samples, title=f"{self.run.name}, step {step}: generated (bold) and true captions").save(
             folder.parent / "grid.jpg", quality=90, subsampling=0
         )
@@ -199,8 +202,8 @@ class Recorder:
             beginning = entry.get(self.output, "")
             tokens = self.prepared.tokenizer.encode(beginning)
             found = search(model.decoder, memory, decoding, n_images=1, beginnings=[tokens], names=[str(n)])
-            write_text(folder / f"{n}_generated.txt", self.prepared.tokenizer.decode(found[0][0].tokens))
-            write_text(inputs / f"{self.output}.txt", beginning)
+            write_text(folder / f"{n}_generated.txt", self.prepared.tokenizer.decode(found[0][0].tokens), synced=False)
+            write_text(inputs / f"{self.output}.txt", beginning, synced=False)
 
     # --- the end
 

@@ -13,7 +13,7 @@ from img2seq.config.load import to_flat
 from img2seq.config.schema import Experiment
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
-from img2seq.runs import RunFolder, read_config, read_json
+from img2seq.runs import HALF_WRITTEN, RunFolder, read_config, read_history, read_json
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -55,7 +55,7 @@ def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
     """Raise RunError for a file, for a folder that holds anything but a run, and where there is nothing to resume."""
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path}: expected a run folder, found a file")
-    found = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
+    found = {p.name for p in run.path.iterdir() if not p.match(HALF_WRITTEN)} if run.path.is_dir() else set()
     if run.config.name in found or (run.lock.name in found and found <= {run.lock.name, run.log.name}):
         return  # a run, or one whose process was killed before it had begun
     if found:
@@ -71,8 +71,8 @@ def checkpoint_to_go_on_from(
     """Return the newest checkpoint that verifies, or None to begin at the first step.
 
     Raises:
-        RunError: if the run exists and neither resume nor overwrite was asked for, if no checkpoint verifies, or if
-            the configuration differs where it must not.
+        RunError: if the run exists and neither resume nor overwrite was asked for, if no checkpoint verifies or all are
+            gone, or if the configuration differs where it must not.
     """
     if overwrite or not run.config.exists():
         return None
@@ -83,7 +83,12 @@ def checkpoint_to_go_on_from(
     for name in checkpoints.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
     if not checkpoints.all_checkpoints(run.checkpoints):
-        return None  # killed before the first one
+        # Killed before the first one, at the latest while samples of the first evaluation were written?
+        if (run.validation / "summary.json").exists() or len(read_history(run.history_valid)) > 1:
+            raise RunError(
+                f"{run.path}: cannot be resumed: it was evaluated, but {run.checkpoints} is empty or missing; put it back, or start again with --overwrite"
+            )
+        return None
     _check_config(run, config, announce)
     found = checkpoints.newest_valid(run.checkpoints, announce.warn)
     if found is None:

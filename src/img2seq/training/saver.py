@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +25,13 @@ class Saver:
         folder: of the run's checkpoints.
         keep_best: how many of the best checkpoints stay, besides the newest.
         histories: files that must be on disk before the checkpoint that speaks of them.
+        warn: told of an old checkpoint that cannot be removed.
     """
 
-    def __init__(self, folder: Path, keep_best: int, histories: Sequence[Path] = ()):
-        self.folder, self.keep_best, self.histories = folder, keep_best, histories
+    def __init__(
+        self, folder: Path, keep_best: int, histories: Sequence[Path] = (), warn: Callable[[str], None] = print
+    ):
+        self.folder, self.keep_best, self.histories, self.warn = folder, keep_best, histories, warn
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
         self._writing: Future[None] | None = None
         self._weights, self._training = Snapshot(), Snapshot()
@@ -60,7 +63,7 @@ class Saver:
         for path in self.histories:
             to_disk(path)
         written = checkpoints.save(self.folder, step, self._weights, self._training, state)
-        checkpoints.prune(written, self.keep_best)
+        checkpoints.prune(written, self.keep_best, self.warn)
 
     @property
     def is_writing(self) -> bool:
