@@ -88,8 +88,11 @@ def choose_device(name: str) -> torch.device:
 # --- a new run -------------------------------------------------------------------------------------------
 
 
-def prepare(config: Experiment, announce: Announcer) -> Prepared:
-    """Read the data, list what is wrong with it, and build everything a new run needs.
+def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None = None) -> Prepared:
+    """Read the data, list what is wrong with it, and build everything that training needs.
+
+    The weights of a new run are drawn, or pretrained ones; those of a resumed one are its checkpoint's, from here on for
+    features of frozen encoders are computed with them.
 
     Raises:
         DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.
@@ -127,15 +130,11 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         f"{len(tokenizer):,} tokens, captions of at most {max_length}"
     )
     torch.manual_seed(seed_of("weights", basic.seed))
-    model = build_model(config, facts, new=True).to(device)
-    if config.globals.model.pretrained_checkpoint:
-        load_weights_from(
-            model,
-            config.globals.model.pretrained_checkpoint,
-            strict=config.globals.model.strict_pretrained_loading,
-            say=announce.say,
-        )
-
+    model = build_model(config, facts, new=previous is None).to(device)
+    options = config.globals.model
+    if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
+        strict = options.strict_pretrained_loading or previous is not None
+        load_weights_from(model, source, strict=strict, say=announce.say)
     image_rows = {entry.name: _RowsOfAll(config, entry, tables[entry.name], model, announce) for entry in config.inputs}
     sets = [
         CaptionSet(

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_checkpoint_faults import be_killed_at
 
-from conftest import tiny_config, write_tiny_data, write_yaml
+from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
 from img2seq import checkpoints, cli
 from img2seq.assemble import prepare
 from img2seq.config.load import ConfigFiles, load, load_config, to_flat
@@ -422,6 +422,13 @@ def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) ->
 def test_every_field_that_may_change_is_a_field(tiny: Path) -> None:
     fields = to_flat(load_config(tiny / "experiment.yaml"))
     assert [pattern for pattern in MAY_CHANGE if not any(fnmatch(field, pattern) for field in fields)] == []
+
+
+def test_the_table_of_what_may_change_is_complete() -> None:
+    text = (ROOT / "docs/resume.md").read_text(encoding="utf-8").partition("## What may change on resuming")[2]
+    rows = re.findall(r"^\| (`.+?|all of .+?) \|", text, re.MULTILINE)
+    documented = [name.rpartition(".")[2] for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert sorted(documented) == sorted(pattern.removesuffix(".*").rpartition(".")[2] for pattern in MAY_CHANGE)
 
 
 def change_a_caption(folder: Path) -> None:

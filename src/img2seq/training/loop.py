@@ -105,7 +105,7 @@ def _train_joined(
     step = world.from_first(step_to_go_on_from)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
-        prepared = world.in_turn(lambda: prepare(config, announce))
+        prepared = world.in_turn(lambda: prepare(config, announce, previous))
         parts = (prepared.facts, prepared.data, prepared.train.image_ids, prepared.valid.image_ids)
         world.check_same("facts, captions or images", *map(str, parts))
     except BaseException:
