@@ -34,7 +34,7 @@ from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
 from img2seq.progress import Announcer
-from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
+from img2seq.runs import RunFolder, check_signed, open_run, read_config, read_json, read_tokenizer
 
 MAX_POSITIONS = 1_000_000  # of a decoder; a run folder may come from anywhere
 
@@ -355,6 +355,7 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         RunError: if the run is incomplete or damaged, or its tokenizer is not the one it was trained with.
     """
     run = open_run(path)
+    check_signed(run)
     config, facts, tokenizer = read_config(run), read_facts(run), read_tokenizer(run)
     if tokenizer.digest != facts.tokenizer_digest:
         raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with; restore the file")

@@ -36,7 +36,7 @@ from img2seq.model.captioner import CaptionModel
 from img2seq.model.compiler import without_compiler
 from img2seq.progress import Announcer
 from img2seq.run_lock import locked
-from img2seq.runs import RunFolder, remove_half_written, write_json, write_text
+from img2seq.runs import RunFolder, remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
@@ -132,6 +132,7 @@ def _train_joined(
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
     """Write what the run is before its first step, so that an interrupted run can be read too."""
     model, config = prepared.model, loaded.experiment
+    run.digests.unlink(missing_ok=True)  # killed here, a run has none until it is resumed, rather than false ones
     write_text(run.config, to_yaml(config))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
@@ -144,6 +145,7 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     write_json(run.facts, {"facts": asdict(prepared.facts), "data": prepared.data, "parameters": parameters})
+    sign(run)
     run.link_samples(config.output.name)
 
 

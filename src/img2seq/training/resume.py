@@ -13,7 +13,7 @@ from img2seq.config.load import to_flat
 from img2seq.config.schema import Experiment
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
-from img2seq.runs import RunFolder, read_config, read_json
+from img2seq.runs import RunFolder, check_signed, read_config, read_json
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -96,6 +96,7 @@ def checkpoint_to_go_on_from(
 
 
 def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> None:
+    check_signed(run)
     before, now = to_flat(read_config(run)), to_flat(config)
     changes = {
         key: f"{key}: was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
