@@ -286,6 +286,37 @@ def test_a_second_signal_exits_at_once(tiny: Path, number: signal.Signals) -> No
     assert owner_of(RunFolder(tiny / "run")) is not None
 
 
+@pytest.mark.parametrize("step", [2, 6], ids=["midway", "at the end"])
+def test_a_signal_cuts_an_evaluation_short_and_the_resumed_run_makes_up_for_it(
+    step: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, n_measured = run_of(tiny, *EVERYTHING, output(tiny / "whole")), 0
+    real_losses, real_measure = CaptionModel.losses, Trainer._measure
+    measuring: list[Trainer] = []
+
+    def measure(trainer: Trainer) -> None:
+        measuring.append(trainer)
+        real_measure(trainer)
+
+    def losses(model: CaptionModel, batch: Any) -> torch.Tensor:
+        nonlocal n_measured
+        if measuring[-1].state.step == step:
+            n_measured += 1
+            measuring[-1].stop_signal = signal.SIGTERM
+        return real_losses(model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_measure", measure)
+        patch.setattr(CaptionModel, "losses", losses)
+        with pytest.raises(Interrupted) as caught:
+            run_of(tiny, *EVERYTHING)
+    assert caught.value.exit_code == 143
+    assert n_measured == 1  # of two batches
+    run = RunFolder(tiny / "run")
+    assert (newest(run).step, newest(run).valid_loss) == (step, None)
+    assert_ended_alike(whole, run_of(tiny, *EVERYTHING, resume=True))
+
+
 def test_a_time_budget_ends_the_sitting_and_the_next_one_goes_on(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,6 +149,10 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     run.link_samples(config.output.name)
 
 
+class _Stops(Exception):
+    """A signal has come to one of the processes while all were evaluating."""
+
+
 class Trainer:
     """One sitting of a run: what it holds, and the loop."""
 
@@ -223,6 +227,8 @@ class Trainer:
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
+        if self.last_evaluation is None and state.step and state.step % intervals.sample_interval == 0:
+            self._evaluate()  # a signal had cut it short
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
             for work in self.work.steps(state.epoch, done=state.batch):
@@ -312,8 +318,22 @@ class Trainer:
 
     # --- evaluation, checkpoints, ends
 
-    def _evaluate(self) -> float:
-        """Measure the validation loss, sample captions, and note what early stopping and plateau go by."""
+    def _evaluate(self) -> None:
+        """Measure the validation loss, sample captions, and note what early stopping and plateau go by.
+
+        Raises:
+            Interrupted: after a signal; nothing is noted, and the resumed run evaluates first.
+        """
+        try:
+            self._measure()
+        except _Stops:
+            self._stop_if_asked()
+
+    def _stop_measuring_if_signalled(self) -> None:
+        if self.world.largest(self.stop_signal or 0):
+            raise _Stops
+
+    def _measure(self) -> None:
         state, schedule = self.state, self.config.globals.lr_schedule
         with self.average.applied():
             model = self._whole_model()
@@ -326,6 +346,7 @@ class Trainer:
                     world=self.world,
                     autocast=self._autocast,
                     advance=advance,
+                    before_batch=self._stop_measuring_if_signalled,
                 )
             loss = losses.per_token
             if not math.isfinite(loss):
@@ -348,7 +369,6 @@ class Trainer:
         if state.evaluations_since_best == 0 or interval is None:
             self._save()
         self.model.train()
-        return loss
 
     def _save(self) -> None:
         state = self.state
