@@ -227,7 +227,8 @@ class Trainer:
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
-        if self.last_evaluation is None and state.step and state.step % intervals.sample_interval == 0:
+        was_due = 0 < state.step < self.n_steps and state.step % intervals.sample_interval == 0
+        if was_due and self.last_evaluation is None:
             self._evaluate()  # a signal had cut it short
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
