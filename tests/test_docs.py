@@ -54,3 +54,12 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
     for path in DOCUMENTS:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_every_fault_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| \d+ \|.*", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row.split(" | ")[-1])
+        assert named, row
+        assert [name for name in named if f"\ndef {name[1]}(" not in files.get(name[0], "")] == []

@@ -34,7 +34,7 @@ from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
 from img2seq.progress import Announcer
-from img2seq.runs import RunFolder, open_run, read_config, read_json, read_tokenizer
+from img2seq.runs import RunFolder, check_signed, open_run, read_config, read_json, read_tokenizer
 
 MAX_POSITIONS = 1_000_000  # of a decoder; a run folder may come from anywhere
 
@@ -88,8 +88,11 @@ def choose_device(name: str) -> torch.device:
 # --- a new run -------------------------------------------------------------------------------------------
 
 
-def prepare(config: Experiment, announce: Announcer) -> Prepared:
-    """Read the data, list what is wrong with it, and build everything a new run needs.
+def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None = None) -> Prepared:
+    """Read the data, list what is wrong with it, and build everything that training needs.
+
+    The weights of a new run are drawn, or pretrained ones; those of a resumed one are its checkpoint's, from here on for
+    features of frozen encoders are computed with them.
 
     Raises:
         DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.
@@ -129,15 +132,11 @@ def prepare(config: Experiment, announce: Announcer) -> Prepared:
         f"{len(tokenizer):,} tokens, captions of at most {max_length}"
     )
     torch.manual_seed(seed_of("weights", basic.seed))
-    model = build_model(config, facts, new=True).to(device)
-    if config.globals.model.pretrained_checkpoint:
-        load_weights_from(
-            model,
-            config.globals.model.pretrained_checkpoint,
-            strict=config.globals.model.strict_pretrained_loading,
-            say=announce.say,
-        )
-
+    model = build_model(config, facts, new=previous is None).to(device)
+    options = config.globals.model
+    if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
+        strict = options.strict_pretrained_loading or previous is not None
+        load_weights_from(model, source, strict=strict, say=announce.say)
     image_rows = {entry.name: _RowsOfAll(config, entry, tables[entry.name], model, announce) for entry in config.inputs}
     sets = [
         CaptionSet(
@@ -353,6 +352,7 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         RunError: if the run is incomplete or damaged, or its tokenizer is not the one it was trained with.
     """
     run = open_run(path)
+    check_signed(run)
     config, facts, tokenizer = read_config(run), read_facts(run), read_tokenizer(run)
     if tokenizer.digest != facts.tokenizer_digest:
         raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with; restore the file")

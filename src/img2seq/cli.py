@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     run_actions = runs.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, action, text in (
         ("show", _runs_show, "the state of each run on one screen"),
-        ("verify", _runs_verify, "re-check every file of every checkpoint; exit code 2 if one is damaged"),
+        ("verify", _runs_verify, "re-check every file that is used again; exit code 2 if one is damaged"),
     ):
         about_runs = run_actions.add_parser(name, help=text, allow_abbrev=False)
         about_runs.add_argument("runs", nargs="+", metavar="RUN", help="run folders")

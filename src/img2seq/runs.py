@@ -6,6 +6,7 @@
     tokenizer.json              the vocabulary and how captions are cut
     split.json                  image ids of the training and the validation part
     data_report.txt             what was left out and why (empty where nothing was)
+    digests.json                SHA-256 of config.yaml, facts.json, tokenizer.json and split.json
     environment.json            versions, machine, threads, command line
     run.lock                    which process trains it; absent when none does
     model.txt                   every layer with its shapes
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,6 +60,8 @@ class RunFolder:
         self.facts = path / "facts.json"
         self.tokenizer = path / "tokenizer.json"
         self.split = path / "split.json"
+        self.digests = path / "digests.json"
+        self.signed = (self.config, self.facts, self.tokenizer, self.split)
         self.data_report = path / "data_report.txt"
         self.environment = path / "environment.json"
         self.lock = path / "run.lock"
@@ -144,6 +148,33 @@ def _replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sign(run: RunFolder) -> None:
+    """Note the digests of the files that a model cannot be rebuilt without."""
+    write_json(run.digests, {path.name: _digest(path) for path in run.signed})
+
+
+def check_signed(run: RunFolder, *paths: Path) -> None:
+    """Raise RunError naming the first of these files, or of `run.signed`, that is not what was written.
+
+    Runs of the first versions have no digests, nor has one that was killed while its files were written anew.
+    """
+    digests = read_json(run.digests) if run.digests.exists() else {}
+    if not isinstance(digests, dict):
+        raise RunError(f"{run.digests}: expected the digest of each file, found {type(digests).__name__}")
+    for path in paths or run.signed:
+        if digests and _digest(path) != digests.get(path.name):
+            raise RunError(
+                f"{path}: changed since it was written (SHA-256 differs): restore it, or if the change was meant remove {run.digests}"
+            )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def remove_half_written(run: RunFolder) -> None:

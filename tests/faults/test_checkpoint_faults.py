@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import resource
 import shutil
 import signal
@@ -251,6 +252,49 @@ def test_any_changed_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
                 assert str(path) in checkpoints.damage(checkpoint)[0]
         path.write_bytes(whole)
     assert checkpoints.damage(checkpoint) == []
+
+
+def bend(text: str, before: str, after: str) -> str:
+    assert re.search(before, text)
+    return re.sub(before, after, text, count=1)
+
+
+CHANGES: dict[str, Callable[[str], str]] = {
+    "config.yaml": lambda text: bend(text, r"temperature: [\d.]+", "temperature: 1.75"),
+    "facts.json": lambda text: bend(text, r'("mean": \[\s*)0\.\d', r"\g<1>0.0"),
+    "tokenizer.json": lambda text: text + "\n",
+    "split.json": lambda text: bend(text, r'("train": \[\s*)"\d+",', r"\g<1>"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_model_cannot_be_rebuilt_without_is_what_was_written(
+    name: str, run_of_two: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, config = copy_of(run_of_two, tmp_path), run_of_two.path.parent / "experiment.yaml"
+    path = run.path / name
+    path.write_text(CHANGES[name](path.read_text()))
+    output = f"--globals.basic_experiment.output_folder={run.path}"
+    assert cli.run(["runs", "verify", str(run.path)]) == 2
+    assert f"{path}: changed since it was written" in capsys.readouterr().out
+    assert cli.run(["train", str(config), "--resume", output]) == 2
+    assert f"{path}: changed since it was written" in capsys.readouterr().err
+    with pytest.raises(RunError, match=f"{name}: changed since it was written"):
+        assemble.load(run.path)
+    run.digests.unlink()  # as the first versions left it
+    assert cli.run(["runs", "verify", str(run.path)]) == 0
+    assemble.load(run.path)
+
+
+def test_a_configuration_that_changed_on_resuming_is_signed_anew(run_of_two: RunFolder, tmp_path: Path) -> None:
+    run, config = copy_of(run_of_two, tmp_path), run_of_two.path.parent / "experiment.yaml"
+    temperature = "--outputs.captions.sampling_config.temperature=1.75"
+    output = f"--globals.basic_experiment.output_folder={run.path}"
+    assert cli.run(["train", str(config), "--resume", output, temperature]) == 0
+    assert "temperature: 1.75" in run.config.read_text()
+    assert cli.run(["runs", "verify", str(run.path)]) == 0
+    run.digests.write_text("[]")
+    assert cli.run(["runs", "verify", str(run.path)]) == 2
 
 
 def test_a_manifest_cannot_name_other_files(tmp_path: Path) -> None:

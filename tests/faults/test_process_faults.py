@@ -106,6 +106,31 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tiny: Path, numbe
     assert steps_after_resuming(tiny) > saved.step
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds torchrun's processes through /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_leaves_a_checkpoint_to_go_on_from(tiny: Path, number: signal.Signals) -> None:
+    run = RunFolder(tiny / "run")
+    with subprocess.Popen(
+        [*TORCHRUN, str(tiny / "experiment.yaml"), *LONG],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as agent:
+        wait_until(lambda: is_trained(run) or agent.poll() is not None)
+        workers = children_of(agent.pid)
+        agent.send_signal(number)
+        _, text = agent.communicate(timeout=60)
+    assert agent.returncode == 1  # torchrun's own, with a traceback of its own: not 143 or 130
+    assert "SignalException" in text
+    assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
+    saved = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    assert saved is not None
+    assert f"stopped by {number.name}, after step {saved.step} of" in text
+    assert len(run.history_train.read_text().splitlines()) == 1 + saved.step
+    assert not run.lock.exists()
+    assert steps_after_resuming(tiny) > saved.step
+
+
 def test_an_error_of_the_first_process_ends_the_others_without_a_word(tiny: Path) -> None:
     (tiny / "images/003.png").write_bytes(b"not an image")
     agent = subprocess.run(

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_checkpoint_faults import be_killed_at
 
-from conftest import tiny_config, write_tiny_data, write_yaml
+from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
 from img2seq import checkpoints, cli
 from img2seq.assemble import prepare
 from img2seq.config.load import ConfigFiles, load, load_config, to_flat
@@ -327,6 +327,37 @@ def test_a_log_that_cannot_be_written_ends_no_training(tiny: Path) -> None:
     assert_ended_alike(whole, run)
 
 
+@pytest.mark.parametrize("step", [2, 6], ids=["midway", "at the end"])
+def test_a_signal_cuts_an_evaluation_short_and_the_resumed_run_makes_up_for_it(
+    step: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, n_measured = run_of(tiny, *EVERYTHING, output(tiny / "whole")), 0
+    real_losses, real_measure = CaptionModel.losses, Trainer._measure
+    measuring: list[Trainer] = []
+
+    def measure(trainer: Trainer) -> None:
+        measuring.append(trainer)
+        real_measure(trainer)
+
+    def losses(model: CaptionModel, batch: Any) -> torch.Tensor:
+        nonlocal n_measured
+        if measuring[-1].state.step == step:
+            n_measured += 1
+            measuring[-1].stop_signal = signal.SIGTERM
+        return real_losses(model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_measure", measure)
+        patch.setattr(CaptionModel, "losses", losses)
+        with pytest.raises(Interrupted) as caught:
+            run_of(tiny, *EVERYTHING)
+    assert caught.value.exit_code == 143
+    assert n_measured == 1  # of two batches
+    run = RunFolder(tiny / "run")
+    assert (newest(run).step, newest(run).valid_loss) == (step, None)
+    assert_ended_alike(whole, run_of(tiny, *EVERYTHING, resume=True))
+
+
 def test_a_time_budget_ends_the_sitting_and_the_next_one_goes_on(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -463,6 +494,13 @@ def test_what_decides_the_training_is_refused_field_by_field(short_run: Path) ->
 def test_every_field_that_may_change_is_a_field(tiny: Path) -> None:
     fields = to_flat(load_config(tiny / "experiment.yaml"))
     assert [pattern for pattern in MAY_CHANGE if not any(fnmatch(field, pattern) for field in fields)] == []
+
+
+def test_the_table_of_what_may_change_is_complete() -> None:
+    text = (ROOT / "docs/resume.md").read_text(encoding="utf-8").partition("## What may change on resuming")[2]
+    rows = re.findall(r"^\| (`.+?|all of .+?) \|", text, re.MULTILINE)
+    documented = [name.rpartition(".")[2] for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert sorted(documented) == sorted(pattern.removesuffix(".*").rpartition(".")[2] for pattern in MAY_CHANGE)
 
 
 def change_a_caption(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq import checkpoints
@@ -110,6 +113,11 @@ def test_vocabulary_and_statistics_come_from_the_training_part_alone(tiny: Path)
     assert "unheard-of" not in json.loads(again.tokenizer.read_text())["tokens"]
 
 
+CACHED = [
+    "inputs.photo.model_config.freeze_pretrained_model=true",
+    "inputs.photo.model_config.cache_features=true",
+    "inputs.photo.input_type_info.auto_augment=false",
+]
 VARIANTS = {
     "plain": [],
     "accumulation": ["globals.optimization.gradient_accumulation_steps=2"],
@@ -122,6 +130,21 @@ VARIANTS = {
         "globals.evaluation_checkpoint.sample_interval=1",
         "globals.optimization.lr=0.5",
     ],
+    "bf16-mixed": ["globals.accelerator.precision=bf16-mixed"],
+    "compiled graphs": [
+        "globals.model.compile_model=true",
+        *CACHED,
+        "outputs.captions.model_config.model_init_config.num_layers=1",
+    ],
+    "cached features, flips": [*CACHED, "inputs.photo.input_type_info.horizontal_flip=true"],
+    "windows": [
+        "outputs.captions.output_type_info.max_length=4",
+        "outputs.captions.output_type_info.sampling_strategy_if_longer=uniform",
+    ],
+    "crops, flips": [
+        "inputs.photo.input_type_info.resize_approach=randomcrop",
+        "inputs.photo.input_type_info.horizontal_flip=true",
+    ],
 }
 
 
@@ -129,6 +152,8 @@ VARIANTS = {
 def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(
     name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # graphs are captured as in earnest, but not compiled: that takes two minutes (and ends to the same bits too)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     overrides = ["globals.evaluation_checkpoint.checkpoint_interval=1", *VARIANTS[name]]
     whole = run_of(tiny, *overrides, f"globals.basic_experiment.output_folder={tiny / 'whole'}")
     n_steps = newest(whole).step
@@ -299,6 +324,38 @@ def test_pretrained_checkpoints_start_where_the_other_run_ended(tiny: Path, fini
     assert float(first[1]) < 0.7 * float(fresh[1])
     with pytest.raises(ModelError, match="found nothing"):
         run_of(tiny, "globals.model.pretrained_checkpoint=nowhere", overwrite=True)
+
+
+@pytest.mark.parametrize("source", ["pretrained_checkpoint", "pretrained_weights"])
+def test_what_a_run_started_from_is_not_needed_to_go_on(
+    source: str, tiny: Path, finished_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, common = tiny / "start.safetensors", [*CACHED, "inputs.photo.model_config.pretrained_model=true"]
+    start = f"{'globals.model' if source == 'pretrained_checkpoint' else 'inputs.photo.model_config'}.{source}={file}"
+    if source == "pretrained_checkpoint":
+        shutil.copy(newest(RunFolder(finished_runs[1])).weights, file)
+        common.remove("inputs.photo.model_config.pretrained_model=true")
+    else:
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), file)
+    whole = run_of(tiny, *common, start, f"globals.basic_experiment.output_folder={tiny / 'whole'}")
+    real = Trainer._stop_if_asked
+
+    def stop(trainer: Trainer) -> None:
+        trainer.stop_signal = signal.SIGTERM
+        real(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_stop_if_asked", stop)
+        with pytest.raises(Interrupted):
+            run_of(tiny, *common, start)
+        file.unlink()
+        with pytest.raises(Interrupted):
+            run_of(tiny, *common, start, resume=True)
+    assert newest(RunFolder(tiny / "run")).step == 2
+    # features are computed once more, by the encoder of the checkpoint
+    resumed = run_of(tiny, *common, f"globals.basic_experiment.cache_folder={tiny / 'other'}", resume=True)
+    assert_same_weights(whole, resumed)
+    assert losses(whole) == losses(resumed)
 
 
 def broken(tiny: Path) -> None:

@@ -15,7 +15,7 @@ from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.report.compare import clock
 from img2seq.run_lock import owner_of
-from img2seq.runs import RunFolder, open_run, read_config, read_history, read_json, read_tokenizer
+from img2seq.runs import RunFolder, check_signed, open_run, read_config, read_history, read_json, read_tokenizer
 
 # --- show
 
@@ -159,16 +159,19 @@ def _problems_of(run: RunFolder, part: Callable[[RunFolder], None]) -> list[str]
 
 
 def _config(run: RunFolder) -> None:
+    check_signed(run, run.config)
     read_config(run)
 
 
 def _tokenizer(run: RunFolder) -> None:
+    check_signed(run, run.tokenizer, run.facts)
     facts, tokenizer = read_facts(run), read_tokenizer(run)
     if tokenizer.digest != facts.tokenizer_digest or len(tokenizer) != facts.vocabulary:
         raise RunError(f"{run.tokenizer}: not the tokenizer this run was trained with ({run.facts.name} names another)")
 
 
 def _split(run: RunFolder) -> None:
+    check_signed(run, run.split)
     split: Any = read_json(run.split)
     try:
         train, valid = set(split["train"]), set(split["valid"])

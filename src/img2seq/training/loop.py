@@ -35,7 +35,7 @@ from img2seq.model.captioner import CaptionModel
 from img2seq.model.compiler import without_compiler
 from img2seq.progress import Announcer
 from img2seq.run_lock import locked
-from img2seq.runs import RunFolder, remove_half_written, write_json, write_text
+from img2seq.runs import RunFolder, remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
@@ -111,7 +111,7 @@ def _train_joined(
     step = world.from_first(step_to_go_on_from)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
-        prepared = world.in_turn(lambda: prepare(config, announce))
+        prepared = world.in_turn(lambda: prepare(config, announce, previous))
         parts = (prepared.facts, prepared.data, prepared.train.image_ids, prepared.valid.image_ids)
         world.check_same("facts, captions or images", *map(str, parts))
     except BaseException:
@@ -132,6 +132,7 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     """Write what the run is before its first step, so that an interrupted run can be read too."""
     model, config = prepared.model, loaded.experiment
     run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
+    run.digests.unlink(missing_ok=True)  # killed here, a run has none until it is resumed, rather than false ones
     write_text(run.config, to_yaml(config))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
@@ -144,7 +145,12 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     write_json(run.facts, {"facts": asdict(prepared.facts), "data": prepared.data, "parameters": parameters})
+    sign(run)
     run.link_samples(config.output.name)
+
+
+class _Stops(Exception):
+    """A signal has come to one of the processes while all were evaluating."""
 
 
 class Trainer:
@@ -232,6 +238,9 @@ class Trainer:
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
+        was_due = 0 < state.step < self.n_steps and state.step % intervals.sample_interval == 0
+        if was_due and self.last_evaluation is None:
+            self._evaluate()  # a signal had cut it short
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
             for work in self.work.steps(state.epoch, done=state.batch):
@@ -321,8 +330,22 @@ class Trainer:
 
     # --- evaluation, checkpoints, ends
 
-    def _evaluate(self) -> float:
-        """Measure the validation loss, sample captions, and note what early stopping and plateau go by."""
+    def _evaluate(self) -> None:
+        """Measure the validation loss, sample captions, and note what early stopping and plateau go by.
+
+        Raises:
+            Interrupted: after a signal; nothing is noted, and the resumed run evaluates first.
+        """
+        try:
+            self._measure()
+        except _Stops:
+            self._stop_if_asked()
+
+    def _stop_measuring_if_signalled(self) -> None:
+        if self.world.largest(self.stop_signal or 0):
+            raise _Stops
+
+    def _measure(self) -> None:
         state, schedule = self.state, self.config.globals.lr_schedule
         with self.average.applied():
             model = self._whole_model()
@@ -335,6 +358,7 @@ class Trainer:
                     world=self.world,
                     autocast=self._autocast,
                     advance=advance,
+                    before_batch=self._stop_measuring_if_signalled,
                 )
             loss = losses.per_token
             if not math.isfinite(loss):
@@ -357,7 +381,6 @@ class Trainer:
         if state.evaluations_since_best == 0 or interval is None:
             self._save()
         self.model.train()
-        return loss
 
     def _save(self) -> None:
         state = self.state

@@ -13,7 +13,7 @@ from img2seq.config.load import to_flat
 from img2seq.config.schema import Experiment
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
-from img2seq.runs import HALF_WRITTEN, RunFolder, read_config, read_history, read_json
+from img2seq.runs import HALF_WRITTEN, RunFolder, check_signed, read_config, read_history, read_json
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -31,6 +31,8 @@ MAY_CHANGE = {
     "globals.basic_experiment.max_broken_share": "the data themselves are compared",
     "globals.basic_experiment.manual_valid_ids_file": "the split itself is compared",
     "globals.model.compile_model": "equal but for rounding",
+    "globals.model.pretrained_checkpoint": "a resumed run has its weights from its own checkpoint",
+    "globals.model.strict_pretrained_loading": "",
     "globals.optimization.lr": "holds from the next step on",
     "globals.optimization.lr_lb": "holds from the next step on",
     "globals.optimization.gradient_clipping": "holds from the next step on",
@@ -45,6 +47,8 @@ MAY_CHANGE = {
     "inputs.*.input_info.input_source": "the images themselves are compared",
     "inputs.*.input_type_info.max_pixels": "",
     "inputs.*.input_type_info.max_bytes": "",
+    "inputs.*.model_config.pretrained_model": "as pretrained_checkpoint",
+    "inputs.*.model_config.pretrained_weights": "as pretrained_checkpoint",
     "outputs.*.output_info.output_source": "the captions themselves are compared",
     "outputs.*.output_type_info.vocab_file": "the tokenizer itself is compared",
     "outputs.*.sampling_config.*": "of samples, not of training",
@@ -97,6 +101,7 @@ def checkpoint_to_go_on_from(
 
 
 def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> None:
+    check_signed(run)
     before, now = to_flat(read_config(run)), to_flat(config)
     changes = {
         key: f"{key}: was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"

@@ -44,8 +44,11 @@ def image_losses(
     world: World = ALONE,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     advance: Callable[[int], None] | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> ImageLosses:
     """Return the loss of each image of a set, in its order; the model is left in the mode it was in.
+
+    All processes call `before_batch` equally often, even those that have a batch less: there they can agree to give up.
 
     Where there are several processes each takes every n-th batch, with a whole model of its own. Batches are the same
     however many there are, and so is the loss, to the last bit, on one kind of machine.
@@ -57,6 +60,7 @@ def image_losses(
     nats, tokens = np.zeros(len(data)), np.zeros(len(data))
     mine = range(world.rank, len(plan), world.size)
     for place, batch in zip(mine, data.batches([plan[i] for i in mine], workers=workers), strict=True):
+        before_batch()
         batch = batch.to(model.device)
         with autocast():
             losses = model.losses(batch).cpu().double().numpy()
@@ -66,5 +70,7 @@ def image_losses(
         tokens[images] = np.bincount(owners, minlength=n_images)
         if advance:
             advance(bounds[min(place + world.size, len(plan))] - bounds[place])
+    if len(mine) * world.size < len(plan):
+        before_batch()
     model.train(was_training)
     return ImageLosses(world.sum_arrays(nats), world.sum_arrays(tokens).astype(np.int64))
