@@ -229,10 +229,8 @@ def prune(newest: Checkpoint, keep_best: int, warn: Callable[[str], None]) -> No
     kept = {*sorted(losses, key=losses.__getitem__)[:keep_best], newest.path}
     stale = [c.path for c in all_checkpoints(folder) if c.path not in kept]
     for path in (*folder.glob("removed-*"), *folder.glob("damaged-*"), *stale):
-        going = (
-            folder / f"removed-{path.name.removeprefix('removed-')}"
-        )  # half removed, it must not look like a checkpoint
-        try:
+        going = folder / f"removed-{path.name.removeprefix('removed-')}"
+        try:  # renamed first: half removed, it must not look like a checkpoint
             shutil.rmtree(path.rename(going))
         except OSError as error:  # a network file system refuses while somebody reads a file in it
             warn(f"{going}: cannot be removed now, the next checkpoint tries again: {error.strerror}")
