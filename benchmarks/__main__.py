@@ -1,7 +1,7 @@
 """Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all, most of an hour on two cores.
 
 After all of them the table of comparisons is printed, and docs/performance.md and its figures are written. The whole tutorial on
-both sides, half an hour more, is run by its name alone.
+both sides, twenty minutes more, is run by its name alone.
 """
 
 from __future__ import annotations

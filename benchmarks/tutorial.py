@@ -1,6 +1,6 @@
 """The whole tutorial from start to end, side by side with EIR: three epochs over all photographs, once on each side.
 
-    python -m benchmarks tutorial        about half an hour; not among those that `make bench` runs
+    python -m benchmarks tutorial        about twenty minutes; not among those that `make bench` runs
 
 Text alone and image+text, the tutorial's four files, the same photographs and split. Ours takes the vocabulary that EIR
 made, so that both validation losses are over the same tokens. The cache is empty at the start.
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import save
+from benchmarks.figures import result, save
 from benchmarks.photographs import VALID, photographs
 from benchmarks.training import BATCH, arguments, figures, run
 
@@ -23,13 +23,15 @@ KINDS = {"text": "text only", "image": "image+text"}
 
 def main(line: list[str]) -> None:
     """Run both sides, print the table and write benchmarks/results/tutorial.json."""
-    argparse.ArgumentParser(prog="python -m benchmarks tutorial", description=__doc__).parse_args(line)
-    found: dict[str, Any] = {}
+    options = argparse.ArgumentParser(prog="python -m benchmarks tutorial", description=__doc__)
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="others keep their last result")
+    chosen = options.parse_args(line).kinds
+    found: dict[str, Any] = result("tutorial").get("kinds", {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = photographs(folder / "data")
         interval = (len(data["one"].read_text(encoding="utf-8").splitlines()) - 1 - VALID) // BATCH
-        for kind, of_kind in KINDS.items():
+        for kind in chosen:
             for side in ("eir", "ours"):
                 output = folder / f"{side}_{kind}"
                 given = arguments(kind, data, output, epochs=EPOCHS, interval=interval, workers=2)
@@ -38,8 +40,8 @@ def main(line: list[str]) -> None:
                     given.append(f"--output.output_type_info.vocab_file={vocabulary}")
                     given.append(f"--globals.basic_experiment.cache_folder={folder / 'cache'}")
                 of_side = figures(run(side, given, output), BATCH) | {"valid_loss": valid_loss(side, output)}
-                found.setdefault(kind, {})[side] = of_side
-                print(f"{of_kind:<12}{side:<6}{of_side['whole_s']:>8.0f} s, validation loss {of_side['valid_loss']:.4f}", flush=True)  # fmt: skip
+                found[kind] = found.get(kind, {}) | {side: of_side}
+                print(f"{KINDS[kind]:<12}{side:<6}{of_side['whole_s']:>8.0f} s, validation loss {of_side['valid_loss']:.4f}", flush=True)  # fmt: skip
     save("tutorial", {"epochs": EPOCHS, "interval": interval, "kinds": found})
 
 
