@@ -4,9 +4,9 @@
 
 One step of the tutorial's configuration is taken with every matrix product and convolution written down, forward and backward:
 operation, shapes, strides. Each is then run alone, on random numbers of the same layout, warm, with the same threads. Their sum
-is the limit: a step that does nothing else. Of repeats in turn the fastest counts on both sides. Attention by torch's fused kernel (on a CPU ours is plain products) is left out of it and
-timed apart. A profile
-says where the rest goes, and a copy of a large block what memory allows the optimiser.
+is the limit: a step that does nothing else. Of repeats in turn the fastest counts on both sides. Attention over captions of this
+length is plain products on a CPU, and among them. A profile says where the rest goes, and a copy of a large block what memory
+allows the optimiser.
 """
 
 from __future__ import annotations
@@ -212,24 +212,18 @@ def measure(made: Trainer, work: Work, repeats: int) -> dict[str, Any]:
         step(made, work)
     with KernelRecorder() as recorder:
         step(made, work)
-    of_kinds: dict[bool, list[tuple[Callable[[], object], int]]] = {False: [], True: []}
-    for kernel, count in recorder.counts.values():
-        of_kinds[kernel.is_attention].append((kernel.call(), count))
-    calls, attention = of_kinds[False], of_kinds[True]
-    steps, alone, attention_alone = [], [], []
+    calls = [(kernel.call(), count) for kernel, count in recorder.counts.values() if not kernel.is_attention]
+    steps, alone = [], []
     for _ in range(repeats):  # in turn, so that a slow spell of the machine meets both
         steps.append(step(made, work)[0])
         alone.append(seconds_alone(calls))
-        attention_alone.append(seconds_alone(attention))
         step(made, work)  # the caches are the step's again before it is timed
     return {
         "step_ms": 1000 * min(steps),  # the least disturbed by whatever else the machine does
         "step_median_ms": 1000 * statistics.median(steps),
         "alone_ms": 1000 * min(alone),
         "alone_median_ms": 1000 * statistics.median(alone),
-        "attention_alone_ms": 1000 * min(attention_alone),
         "share": min(alone) / min(steps),
-        "share_with_attention": (min(alone) + min(attention_alone)) / min(steps),
         "kernels": sum(count for _, count in calls),
         "shapes": len(calls),
         "gflop": recorder.flops / 1e9,
@@ -260,8 +254,7 @@ def lines(kind: str, found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{KINDS[kind]}: step {found['step_ms']:.1f} ms (median {found['step_median_ms']:.1f}), "
         f"its {found['kernels']} matrix products and convolutions alone {found['alone_ms']:.1f} ms "
-        f"({found['gflop']:.1f} GFLOP at {found['gflop_per_s_alone']:.0f} GFLOP/s): share {found['share']:.0%}, goal {GOAL:.0%}; "
-        f"with attention alone, {found['attention_alone_ms']:.1f} ms, {found['share_with_attention']:.0%}"
+        f"({found['gflop']:.1f} GFLOP at {found['gflop_per_s_alone']:.0f} GFLOP/s): share {found['share']:.0%}, goal {GOAL:.0%}"
     )
     for name, took in found["consumers_ms"].items():
         yield f"    {name:<24}{took:>8.1f} ms"

@@ -320,7 +320,7 @@ def page() -> str:
         "Tried and dropped, each measured slower or no faster here: the decoder's batch cut over two Python threads; patches laid out for small",
         "maps, and for the first convolution; OpenVINO (slow to convert a model); folding batch norms by tracing (timm's encoders branch in",
         "Python); large pages for the heap; decoding by weights cut into panels, and by a step without modules; smaller first weights, as GPT-2",
-        "has them (a lower first loss, a higher one after 240 steps). Not tried: `torch.compile` by default, a loss in chunks of the vocabulary.",
+        "has them (a lower first loss, a higher one later). Not tried: `torch.compile` by default, a loss in chunks of the vocabulary.",
         "",
     ]
     return "\n".join(lines)

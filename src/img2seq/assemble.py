@@ -367,10 +367,8 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
         if not checkpoint.path.is_dir():
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
-    with (
-        without_compiler(),
-        torch.device("meta"),
-    ):  # a model without memory: only a file that fits decides how much is allocated
+    # First a model without memory: only a file that fits decides how much is allocated.
+    with without_compiler(), torch.device("meta"):
         check_shapes(
             shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
         )

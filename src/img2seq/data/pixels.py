@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,10 +48,12 @@ class PixelTable:
         for chunk in np.array_split(rows, max(1, len(rows) // 256)):
             part = pixels[chunk]
             counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in range(channels)])
-        with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.save(file, counts)
-            file.close()
-            Path(file.name).replace(path)  # whole or not there
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            np.save(temporary, counts)
+            temporary.replace(path)  # whole or not there
+        except OSError:
+            temporary.unlink(missing_ok=True)  # what cannot be kept is counted again
         return counts
 
 

@@ -92,9 +92,8 @@ def _flat(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return parameter, gradient, mean and belief as vectors, number by number in the parameter's order in memory."""
     parameter, gradient, *state = tensors
     order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
-    of_gradient = gradient.permute(order).reshape(
-        -1
-    )  # a copy where autograd chose another layout: nobody reads it again
+    # A copy where autograd chose another layout: nobody reads the gradient again.
+    of_gradient = gradient.permute(order).reshape(-1)
     return [parameter.permute(order).view(-1), of_gradient, *(t.permute(order).view(-1) for t in state)]
 
 
