@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.figures import save
-from img2seq.training.memory import keep_freed_memory
-from img2seq.training.saver import Saver
+from img2seq.model.cpu.memory import keep_freed_memory
+from img2seq.run.saver import Saver
 
 STEPS = 10  # of a round; more, until the checkpoint is on disk
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.figures import save, show, spread
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.runtime import accelerate
+from img2seq.model.onnx_encoder import accelerate
 
 BATCH, SIZE, WARM, REPEATS = 32, 224, 2, 9
 

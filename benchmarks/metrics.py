@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.figures import save
-from img2seq.evaluation import Scores, ptb_tokenize, score
+from img2seq.metrics import Scores, ptb_tokenize, score
 
 ROOT = Path(__file__).parents[1]
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d")

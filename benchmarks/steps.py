@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from img2seq.assemble import prepare
+from img2seq.build.assemble import prepare
 from img2seq.config.schema import Experiment
+from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
-from img2seq.runs import RunFolder
+from img2seq.run.folder import RunFolder
 from img2seq.training.loop import Trainer
-from img2seq.training.memory import keep_freed_memory
 from img2seq.training.work import Work
 
 

@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import save
-from img2seq.checkpoints import all_checkpoints, newest_valid
 from img2seq.demo.dataset import write_dataset
-from img2seq.runs import RunFolder, read_json, read_table, write_text
+from img2seq.run.checkpoint import all_checkpoints, newest_valid
+from img2seq.run.folder import RunFolder, read_json, read_table, write_text
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["img2seq.cli", "img2seq.training.loop", "timm", "tensorboardX", "matplotlib.pyplot"])
+CONTEXT.set_forkserver_preload(
+    ["img2seq.cli.main", "img2seq.training.loop", "timm", "tensorboardX", "matplotlib.pyplot"]
+)
 
 EXPERIMENT = """
 globals:
@@ -59,7 +61,7 @@ def attempt(folder: Path, name: str, resume: bool) -> None:
     sys.stderr = Path("messages.txt").open("a")  # noqa: SIM115
     import torch
 
-    from img2seq import cli
+    from img2seq.cli import main as cli
 
     torch.set_num_threads(1)
     flags = ["--resume"] if resume else []

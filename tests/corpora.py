@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from img2seq.evaluation import Scores, score
+from img2seq.metrics import Scores, score
 
 METRICS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d"]
 

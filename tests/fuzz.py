@@ -33,12 +33,12 @@ from PIL import Image
 
 from img2seq.config.load import load_config, to_yaml
 from img2seq.config.yaml_reader import parse_yaml
-from img2seq.data.annotations import clean_caption, read_captions
 from img2seq.data.image import ImageSpec, decode, from_any, read_header
 from img2seq.data.seeds import generator
+from img2seq.data.sources.captions_table import clean_caption, read_captions
 from img2seq.data.tokenizer import Tokenizer, from_vocab_file
 from img2seq.errors import Img2SeqError
-from img2seq.evaluation.formats import read_references, read_results
+from img2seq.metrics.formats import read_references, read_results
 from img2seq.model.weights import read_shapes, read_tensors
 
 TIME_LIMIT_S = 10

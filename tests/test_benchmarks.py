@@ -11,7 +11,7 @@ from benchmarks import __main__, growth, page, summary
 from benchmarks.limits import KernelRecorder, seconds_alone
 
 from conftest import ROOT
-from img2seq.model import winograd
+from img2seq.model.cpu import winograd
 
 
 def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> None:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from conftest import ROOT, SHARED
-from img2seq import cli
+from img2seq.cli import main as cli
 
 DOCUMENTS = [
     ROOT / "README.md",

@@ -17,7 +17,7 @@ from typing import Any
 
 def main() -> int:
     """Train, and write the events where the first argument says."""
-    from img2seq import cli
+    from img2seq.cli import main as cli
     from img2seq.training import loop
     from img2seq.training.record import Recorder
 

@@ -11,13 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from img2seq.captioner import Caption, Captioner
     from img2seq.config.load import load_config
+    from img2seq.inference.captioner import Caption, Captioner
 
 __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "__version__", "load_config"]
 
-_HOMES = {"Caption": "img2seq.captioner", "Captioner": "img2seq.captioner", "load_config": "img2seq.config.load"}
+_HOMES = {
+    "Caption": "img2seq.inference.captioner",
+    "Captioner": "img2seq.inference.captioner",
+    "load_config": "img2seq.config.load",
+}
 
 
 def __getattr__(name: str) -> Any:

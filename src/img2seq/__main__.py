@@ -1,5 +1,5 @@
 """`python -m img2seq`."""
 
-from img2seq.cli import main
+from img2seq.cli.main import main
 
 main()

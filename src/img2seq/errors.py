@@ -8,7 +8,7 @@
     └── ScoreError          results or references that cannot be scored
 
 A message names the file, the place in it, what was expected, what was found and the nearest right name.
-Only `cli.py` turns an error into an exit code; nothing else in the package exits.
+Only `cli/main.py` turns an error into an exit code; nothing else in the package exits.
 """
 
 from __future__ import annotations

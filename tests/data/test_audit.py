@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
-from img2seq import cli
+from img2seq.cli import main as cli
 
 Found = dict[str, tuple[str, list[str]]]
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_checked_is_one_error(
 
 PEAK = f"""{PEAK_MB}
 import sys
-from img2seq import cli
+from img2seq.cli import main as cli
 cli.run(["data", "check", sys.argv[1], "--workers", "1"])
 print(peak_mb(), file=sys.stderr)
 """

@@ -11,10 +11,10 @@ import pytest
 from conftest import write_tiny_data
 from img2seq.data import image as image_module
 from img2seq.data import pixels as pixels_module
-from img2seq.data.cache import RowStore
 from img2seq.data.image import ImageSpec, Pixels, from_any
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
+from img2seq.data.row_store import RowStore
 from img2seq.errors import DataError
 
 SPEC = ImageSpec(16, 16)

@@ -18,7 +18,7 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "img2seq.cli",
+        "img2seq.cli.main",
         "img2seq.training.loop",
         "timm",
         "tensorboardX",
@@ -68,7 +68,7 @@ def run(program: Callable[..., None], *arguments: object, log: Path | None = Non
 
 def img2seq(arguments: Sequence[object], plant: Callable[[], None] | None = None) -> None:
     """Be the command line; `plant` may first break something in this process."""
-    from img2seq import cli
+    from img2seq.cli import main as cli
 
     if plant is not None:
         plant()

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from img2seq.assemble import load
+from img2seq.build.assemble import load
 from img2seq.config.load import ConfigFiles
 from img2seq.config.load import load as load_config
-from img2seq.data.annotations import clean_caption, read_captions
+from img2seq.data.sources.captions_table import clean_caption, read_captions
 from img2seq.data.tokenizer import Tokenizer, from_vocab_file
 from img2seq.errors import DataError, RunError
 from img2seq.training.loop import train

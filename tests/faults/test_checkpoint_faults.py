@@ -21,13 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conftest import tiny_config, write_tiny_data, write_yaml
-from img2seq import assemble, checkpoints, cli
-from img2seq.checkpoints import Checkpoint
+from img2seq.build import assemble
+from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import RunError
-from img2seq.model.captioner import CaptionModel
-from img2seq.runs import RunFolder
-from img2seq.snapshot import Snapshot
+from img2seq.model.caption_model import CaptionModel
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.checkpoint import Checkpoint
+from img2seq.run.folder import RunFolder
+from img2seq.run.snapshot import Snapshot
 from img2seq.training.loop import Trainer, train
 
 FILES = ("manifest.json", "state.json", "training.safetensors", "weights.safetensors")

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import tiny_config, write_tiny_data, write_yaml
-from img2seq import cli
+from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.data.records import Problems, find_images, match_images
 from img2seq.data.split import random_split
 from img2seq.errors import ConfigError, DataError
-from img2seq.runs import RunFolder, read_json
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.training.loop import train
 
 SKIP = "globals.basic_experiment.on_bad_data=skip"

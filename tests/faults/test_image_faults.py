@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import PEAK_MB
-from img2seq.captioner import Captioner
 from img2seq.data.image import ImageSpec, Pixels, convert, decode, from_any
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
 from img2seq.errors import DataError
+from img2seq.inference.captioner import Captioner
 from pictures import encoded, picture
 
 SPEC = ImageSpec(16, 16)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from children import child, exit_code, img2seq, wait_until
 
-from img2seq import checkpoints
 from img2seq.config.load import ConfigFiles, load
-from img2seq.runs import RunFolder
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.folder import RunFolder
 from img2seq.training.loop import Interrupted, train
 
 LONG = ["--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]

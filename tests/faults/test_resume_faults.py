@@ -25,15 +25,16 @@ from safetensors.torch import load_file
 from test_checkpoint_faults import be_killed_at
 
 from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
-from img2seq import checkpoints, cli
-from img2seq.assemble import prepare
+from img2seq.build.assemble import prepare
+from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load, load_config, to_flat
 from img2seq.data.order import Plan, training_plan
 from img2seq.errors import ModelError, RunError
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
-from img2seq.run_lock import Owner, owner_of, process_start
-from img2seq.runs import RunFolder, read_json, read_table
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run.lock import Owner, owner_of, process_start
 from img2seq.training.loop import Interrupted, Trainer, train
 from img2seq.training.resume import MAY_CHANGE
 
@@ -608,7 +609,7 @@ def test_a_process_that_cannot_be_seen_keeps_its_run(
     with children.child(children.img2seq, train_it, partial(slow_steps, tiny, 0.3)) as process:
         children.wait_until(lambda: (tiny / "in step 3").exists(), process)
         monkeypatch.setattr(
-            "img2seq.run_lock.process_start", lambda _: None
+            "img2seq.run.lock.process_start", lambda _: None
         )  # as in another container of this host's name
         for flags in (["--resume"], ["--overwrite"]):
             assert cli.run([*train_it, *flags]) == 2

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpora import METRICS, corpora, scored
-from img2seq import cli
+from img2seq.cli import main as cli
 from img2seq.errors import ScoreError
 
 

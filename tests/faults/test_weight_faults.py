@@ -20,19 +20,20 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
-from img2seq import checkpoints, cli
-from img2seq.assemble import load
-from img2seq.caption_files import Options, _take_up
-from img2seq.checkpoints import best
+from img2seq.build.assemble import load
+from img2seq.cli import main as cli
 from img2seq.config.load import load_config
 from img2seq.data.tokenizer import from_vocab_file
 from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError, ScoreError
-from img2seq.evaluation.cider import DocumentFrequency
-from img2seq.evaluation.formats import read_references, read_results
+from img2seq.inference.caption_files import Options, _take_up
+from img2seq.metrics.cider import DocumentFrequency
+from img2seq.metrics.formats import read_references, read_results
 from img2seq.model.weights import read_shapes, read_tensors
-from img2seq.report.compare import compare
-from img2seq.run_lock import owner_of
-from img2seq.runs import RunFolder, read_json
+from img2seq.report.comparison_page import compare
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.checkpoint import best
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.lock import owner_of
 
 
 class Payload:
@@ -125,7 +126,7 @@ def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
 
 PEAK = f"""{PEAK_MB}
 import sys
-import img2seq.assemble as assemble, img2seq.model.weights as weights
+import img2seq.build.assemble as assemble, img2seq.model.weights as weights
 from img2seq.errors import Img2SeqError
 from img2seq.model.encoder import ImageEncoder
 ImageEncoder("test_resnet", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3)  # imports timm

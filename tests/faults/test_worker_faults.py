@@ -22,7 +22,7 @@ from img2seq.data.tokenizer import Tokenizer
 # The command line, with a worker that fails at the thirtieth image of its life.
 FAILING = """
 import sys, threading
-from img2seq import cli
+from img2seq.cli import main as cli
 from img2seq.data import caption_set
 real, calls = caption_set.trivial_augment, []
 def failing(pixels, rng):

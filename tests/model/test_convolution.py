@@ -10,8 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from img2seq.model import convolution, winograd
-from img2seq.model.convolution import Conv2d, replace_convolutions
+from img2seq.model.cpu import convolution, winograd
+from img2seq.model.cpu.convolution import Conv2d, replace_convolutions
 
 
 def values_and_gradients(conv: nn.Module, x: Tensor) -> list[Tensor]:

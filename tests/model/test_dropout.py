@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from img2seq.model.dropout import Dropout
+from img2seq.model.cpu.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

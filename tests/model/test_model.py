@@ -17,7 +17,7 @@ from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
 from img2seq.model import attention
 from img2seq.model.attention import PackedAttention
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.weights import PYPI_WEIGHTS, read_tensors

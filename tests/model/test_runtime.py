@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.runtime import accelerate
+from img2seq.model.onnx_encoder import accelerate
 
 pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
 

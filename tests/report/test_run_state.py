@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from img2seq import cli
-from img2seq.checkpoints import all_checkpoints
+from img2seq.cli import main as cli
 from img2seq.report.curves import read_curve
-from img2seq.run_lock import locked, owner_of
-from img2seq.runs import RunFolder, read_history, read_json, write_json
+from img2seq.run.checkpoint import all_checkpoints
+from img2seq.run.folder import RunFolder, read_history, read_json, write_json
+from img2seq.run.lock import locked, owner_of
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

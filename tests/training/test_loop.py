@@ -20,11 +20,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import tiny_config, write_tiny_data, write_yaml
-from img2seq import checkpoints
-from img2seq.captioner import Captioner
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import DataError, Img2SeqError, ModelError, RunError
-from img2seq.runs import RunFolder, read_json, read_table
+from img2seq.inference.captioner import Captioner
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.folder import RunFolder, read_json, read_table
 from img2seq.training.loop import Interrupted, Trainer, train
 
 
@@ -262,7 +262,7 @@ def test_early_stopping_counts_evaluations_after_its_buffer(tiny: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from img2seq.model.captioner import CaptionModel
+    from img2seq.model.caption_model import CaptionModel
 
     real = CaptionModel.loss_sum
     calls = []
@@ -293,7 +293,7 @@ def test_frozen_cached_features_train_the_same_as_features_computed_each_step(ti
 
 def test_cached_features_say_what_computed_them(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def folders_of(name: str, *, exported: bool) -> set[str]:
-        monkeypatch.setattr("img2seq.features.accelerate", lambda encoder: exported)
+        monkeypatch.setattr("img2seq.build.features.accelerate", lambda encoder: exported)
         cache = tiny / name
         for _ in range(2):  # the second run finds them
             overrides = ["freeze_pretrained_model=true", "cache_features=true"]
@@ -305,7 +305,9 @@ def test_cached_features_say_what_computed_them(tiny: Path, monkeypatch: pytest.
                 f"globals.basic_experiment.cache_folder={cache}",
                 overwrite=True,
             )
-            monkeypatch.setattr("img2seq.features.accelerate", lambda encoder: pytest.fail("nothing is to be computed"))
+            monkeypatch.setattr(
+                "img2seq.build.features.accelerate", lambda encoder: pytest.fail("nothing is to be computed")
+            )
         return {path.name.partition("32x32")[0] for path in cache.iterdir() if path.name.startswith("features-")}
 
     assert folders_of("a", exported=True) == {"features-onnx-"}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from img2seq import checkpoints
 from img2seq.config.schema import LRSchedule, ModelOptions, Optimization
 from img2seq.errors import RunError
-from img2seq.model.captioner import CaptionModel
-from img2seq.snapshot import Snapshot
+from img2seq.model.caption_model import CaptionModel
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.snapshot import Snapshot
 from img2seq.training.average import WeightAverage
 from img2seq.training.optimizer import AdaBelief, build_optimizer
 from img2seq.training.schedule import learning_rate, warmup_steps

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from img2seq import checkpoints
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import ModelError
-from img2seq.model.captioner import CaptionModel
-from img2seq.runs import RunFolder, read_table
+from img2seq.model.caption_model import CaptionModel
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.folder import RunFolder, read_table
 from img2seq.training.loop import train
 
 OVERFLOWS_AT = 3

@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.data.cache import RowStore, content_key
 from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
+from img2seq.data.row_store import RowStore, content_key
 from img2seq.errors import DataError
 
 CHUNK = 256  # images decoded between two commits to the cache

@@ -9,15 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from img2seq.captioner import Captioner
 from img2seq.config.load import load_config, to_yaml
 from img2seq.config.schema import Experiment
 from img2seq.demo.dataset import chosen_scenes, write_dataset
 from img2seq.demo.wording import is_true
 from img2seq.errors import RunError
+from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer
-from img2seq.report.compare import compare
-from img2seq.runs import RunFolder, write_text
+from img2seq.report.comparison_page import compare
+from img2seq.run.folder import RunFolder, write_text
 
 N_TRAIN, N_VALID = 5000, 250
 EXPERIMENT = Path(__file__).with_name("experiment.yaml")

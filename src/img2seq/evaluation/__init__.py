@@ -1,7 +1,1 @@
-"""Scores of captions: the numbers of COCO's evaluation, without Java, and how varied the captions are."""
-
-from img2seq.evaluation.formats import read_references, read_results
-from img2seq.evaluation.ptb import ptb_tokenize
-from img2seq.evaluation.score import Scores, score
-
-__all__ = ["Scores", "ptb_tokenize", "read_references", "read_results", "score"]
+"""The verb `evaluate`: caption a data set, score the captions, write the page."""

@@ -2,7 +2,7 @@
 
 Pre-norm blocks, GELU, output weights tied to the token embedding. What a token may attend to is not the block's business:
 it hands its queries, keys and values to an `Attention`, which is `attention.PackedAttention` in training (all tokens of a batch
-at once, without padding in any matrix product) and the step-by-step cache of `generation/cache.py` in decoding.
+at once, without padding in any matrix product) and the step-by-step cache of `generation/key_values.py` in decoding.
 
 Shapes: B images, N tokens, S captions, T tokens of a caption, Q tokens of an image, P places of the memory, D width,
 H heads, K = D / H, V vocabulary.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2seq.model.dropout import Dropout
+from img2seq.model.cpu.dropout import Dropout
 
 
 class Attention(Protocol):

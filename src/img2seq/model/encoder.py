@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
 from img2seq.model.compiler import without_compiler
-from img2seq.model.convolution import replace_convolutions
-from img2seq.model.dropout import Dropout
+from img2seq.model.cpu.convolution import replace_convolutions
+from img2seq.model.cpu.dropout import Dropout
 from img2seq.model.weights import read_pretrained
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")

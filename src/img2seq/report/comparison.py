@@ -15,7 +15,7 @@ from img2seq.config.load import to_flat
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
 from img2seq.report.evaluation_page import METRIC_NAMES
-from img2seq.runs import RunFolder, open_run, read_config, read_json, read_table
+from img2seq.run.folder import RunFolder, open_run, read_config, read_json, read_table
 
 RESAMPLES = 10_000
 Interval = tuple[float, float]
@@ -29,7 +29,7 @@ class Run:
         folder: where it is.
         name: its folder's name, with its parent's where two runs are named alike.
         has_image: whether it sees images.
-        summary: of its best checkpoint, see runs.py.
+        summary: of its best checkpoint, see run/folder.py.
         losses: image id to (nats, tokens, nats with another's image or None) of its best checkpoint.
         scores: of `img2seq evaluate`, where it has been run.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from img2seq.config.schema import ModelOptions
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 
 
 class WeightAverage:

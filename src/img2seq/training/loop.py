@@ -25,21 +25,22 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from img2seq.assemble import Prepared, build_model, load, prepare
-from img2seq.checkpoints import Checkpoint
+from img2seq.build.assemble import Prepared, build_model, load, prepare
 from img2seq.config.load import LoadedConfig, describe, to_yaml
 from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.model.compiler import without_compiler
+from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
-from img2seq.run_lock import locked
-from img2seq.runs import RunFolder, remove_half_written, sign, write_json, write_text
+from img2seq.run.checkpoint import Checkpoint
+from img2seq.run.folder import RunFolder, remove_half_written, sign, write_json, write_text
+from img2seq.run.lock import locked
+from img2seq.run.saver import Saver
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
-from img2seq.training.memory import keep_freed_memory
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
 from img2seq.training.record import NoRecorder, Recorder, last_losses
@@ -50,10 +51,9 @@ from img2seq.training.resume import (
     clear,
     refuse_what_is_no_run,
 )
-from img2seq.training.saver import Saver
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
-from img2seq.training.validate import image_losses
+from img2seq.training.validation import image_losses
 from img2seq.training.work import Work, WorkPlan
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from img2seq.config.schema import Optimization
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.training.parallel import is_sharded, local
 
 BLOCK_NUMBERS = 1 << 19  # of float32, four tensors: 8 MB; smaller blocks cost more in calls than they save

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from img2seq.data.batch import Batch
 from img2seq.errors import ModelError
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Block
 from img2seq.model.encoder import ImageEncoder
 from img2seq.training.distributed import World

@@ -11,20 +11,20 @@ from typing import Any, TextIO
 import torch
 from PIL import Image
 
-from img2seq.assemble import LoadedRun, Prepared
+from img2seq.build.assemble import LoadedRun, Prepared
 from img2seq.config.schema import Experiment
 from img2seq.data.image import ImageSpec, decode, read_bytes
 from img2seq.data.seeds import seed_of
 from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
-from img2seq.runs import RunFolder, read_history, write_json, write_table, write_text
+from img2seq.run.folder import RunFolder, read_history, write_json, write_table, write_text
 from img2seq.training.distributed import World
 from img2seq.training.state import TrainState
-from img2seq.training.validate import ImageLosses, image_losses
+from img2seq.training.validation import ImageLosses, image_losses
 
 TRAIN_COLUMNS = ("iteration", "epoch", "loss", "learning_rate", "gradient_norm", "captions_per_s")
 VALID_COLUMNS = (

@@ -7,13 +7,13 @@ import shutil
 from dataclasses import asdict
 from fnmatch import fnmatch
 
-from img2seq import checkpoints
-from img2seq.assemble import Prepared, read_facts
+from img2seq.build.assemble import Prepared, read_facts
 from img2seq.config.load import to_flat
 from img2seq.config.schema import Experiment
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
-from img2seq.runs import HALF_WRITTEN, RunFolder, check_signed, read_config, read_history, read_json
+from img2seq.run import checkpoint as checkpoints
+from img2seq.run.folder import HALF_WRITTEN, RunFolder, check_signed, read_config, read_history, read_json
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}

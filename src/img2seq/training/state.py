@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from img2seq.checkpoints import Checkpoint
 from img2seq.errors import RunError
-from img2seq.model.captioner import CaptionModel
+from img2seq.model.caption_model import CaptionModel
 from img2seq.model.weights import check_shapes, read_tensors
+from img2seq.run.checkpoint import Checkpoint
 from img2seq.training.average import WeightAverage
 from img2seq.training.parallel import laid_out_as, whole
 

@@ -1,0 +1,242 @@
+"""Look at a data set before a model does: what training would refuse, what would make its scores worthless, what it holds.
+
+Every image is decoded in full through the one door, a few at a time, and only its figures are kept: memory grows with the
+number of images, not with their size. What is an error here is one in training, too: broken and missing images, rows that
+cannot be used, the same picture in training and validation. What may be meant so is a warning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from img2seq.config.load import load_config
+from img2seq.config.schema import BasicExperiment, SequenceTypeInfo
+from img2seq.data.audit.findings import Audit, counts, spread
+from img2seq.data.audit.images import check_images
+from img2seq.data.image import ImageSpec
+from img2seq.data.records import captions_by_image, image_id_of
+from img2seq.data.sources.captions_table import CaptionTable, read_captions
+from img2seq.data.split import joint_contents, leaks, random_split, read_ids
+from img2seq.data.tokenizer import UNK, Tokenizer, build_tokenizer, longest_trained
+from img2seq.errors import DataError
+from img2seq.progress import Announcer
+
+FEWEST_WORDS = 2
+REPEATED_SHARE, REPEATED_LEAST = 0.01, 5  # a caption on so many of the images says nothing of them
+LOWEST_COVERAGE = 0.95  # of validation tokens
+
+
+@dataclass
+class Subject:
+    """What is looked at.
+
+    Attributes:
+        tables: of captions; all together.
+        folders: of images, by input name; all of an input together.
+        specs: how images become pixels, by input name.
+        info: how captions become tokens.
+        basic: where an experiment is looked at, how it splits.
+        held_out: names of validation images, where they are given.
+        trained_on: names of training images, where they are given; else the rest.
+    """
+
+    tables: list[Path] = field(default_factory=list)
+    folders: dict[str, list[Path]] = field(default_factory=dict)
+    specs: dict[str, ImageSpec] = field(default_factory=dict)
+    info: SequenceTypeInfo = field(default_factory=SequenceTypeInfo)
+    basic: BasicExperiment | None = None
+    held_out: list[str] | None = None
+    trained_on: list[str] | None = None
+
+
+def subject_of(paths: Sequence[str], *, train_ids: str | None, valid_ids: str | None, min_freq: int | None) -> Subject:
+    """Return what paths lead to: an experiment file, or tables of captions (CSV) and folders of images.
+
+    Raises:
+        DataError: for a path that is none of these.
+        ConfigError: for an experiment that cannot be read.
+    """
+    subject = Subject()
+    if any(Path(path).suffix in (".yaml", ".yml") for path in paths):
+        if len(paths) > 1:
+            raise DataError(
+                f"data check: expected one experiment alone, or tables and folders, found {' '.join(paths)}"
+            )
+        experiment = load_config(paths[0])
+        basic, output = experiment.globals.basic_experiment, experiment.output
+        subject = Subject([Path(output.output_info.output_source)], info=output.output_type_info, basic=basic)
+        for entry in experiment.inputs:
+            subject.folders[entry.name] = [Path(entry.input_info.input_source)]
+            subject.specs[entry.name] = ImageSpec.of(entry.input_type_info)
+        if basic.manual_valid_ids_file is not None:
+            subject.held_out = read_ids(basic.manual_valid_ids_file)
+    for path in map(Path, paths if subject.basic is None else ()):
+        if path.is_dir():
+            subject.folders.setdefault("images", []).append(path)
+            subject.specs["images"] = ImageSpec(64, 64)
+        elif path.suffix.lower() == ".csv":
+            subject.tables.append(path)
+        else:
+            found = "another file" if path.is_file() else "nothing"
+            raise DataError(
+                f"{path}: expected an experiment (.yaml), a table (.csv) or a folder of images, found {found}"
+            )
+    if min_freq is not None:
+        subject.info = subject.info.model_copy(update={"min_freq": min_freq})
+    subject.held_out = read_ids(valid_ids) if valid_ids is not None else subject.held_out
+    subject.trained_on = read_ids(train_ids) if train_ids is not None else None
+    return subject
+
+
+def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
+    """Look at everything and return what was found.
+
+    Raises:
+        DataError: where a table or a folder cannot be read at all.
+    """
+    audit = Audit()
+    captions = _read_tables(subject, audit)
+    contents: dict[str, dict[str, str]] = {}
+    for name, folders in subject.folders.items():
+        contents[name] = check_images(
+            name, folders, subject.specs[name], captions, audit, announce=announce, workers=workers
+        )
+    if captions:
+        usable = [i for i in captions if all(i in of_input for of_input in contents.values())]
+        joint = joint_contents(usable, contents.values())
+        train, valid = _check_split(subject, usable, joint, audit)
+        _check_captions(captions, audit)
+        _check_tokens(subject, captions, train or usable, valid, audit)
+    return audit
+
+
+# --- captions --------------------------------------------------------------------------------------------
+
+
+def _read_tables(subject: Subject, audit: Audit) -> dict[str, list[str]]:
+    """Return captions by image ID."""
+    together = CaptionTable()
+    for path in subject.tables:
+        table = read_captions(path)
+        audit.add("error", "bad-row", f"row(s) of {path} cannot be used", table.problems)
+        for name, texts in table.captions.items():
+            together.captions.setdefault(name, []).extend(texts)
+    captions = captions_by_image(together)
+    if captions:
+        audit.figures["captions"] = {
+            "tables": [str(path) for path in subject.tables],
+            "captions": sum(map(len, captions.values())),
+            "images": len(captions),
+            "captions_per_image": spread([len(texts) for texts in captions.values()]),
+        }
+    return captions
+
+
+def _check_captions(captions: Mapping[str, Sequence[str]], audit: Audit) -> None:
+    short, twice, images_of = [], [], Counter[str]()
+    for image_id, texts in captions.items():
+        counts = Counter(text.casefold() for text in texts)
+        images_of.update(counts.keys())
+        twice += [f"{image_id}: {text!r}" for text, n in counts.items() if n > 1]
+        short += [f"{image_id}: {text!r}" for text in texts if _n_words(text) < FEWEST_WORDS]
+    most = max(REPEATED_LEAST, REPEATED_SHARE * len(captions))
+    everywhere = [f"{text!r} on {n:,} images" for text, n in images_of.most_common() if n >= most]
+    audit.add("warning", "short-caption", f"caption(s) have fewer than {FEWEST_WORDS} words", short)
+    audit.add("warning", "repeated-caption", "caption(s) stand twice on one image", twice)
+    audit.add(
+        "warning", "common-caption", f"caption(s) stand on {REPEATED_SHARE:.0%} of the images or more", everywhere
+    )
+
+
+def _n_words(text: str) -> int:
+    return sum(any(char.isalnum() for char in word) for word in text.split())
+
+
+def _check_tokens(
+    subject: Subject, captions: Mapping[str, Sequence[str]], train: Sequence[str], valid: Sequence[str], audit: Audit
+) -> None:
+    """Build the vocabulary as training does, and measure captions with it."""
+    info = subject.info
+    of_training = [text for i in train for text in captions[i]]
+    try:
+        tokenizer = build_tokenizer(info, of_training)
+    except DataError as error:
+        audit.add("error", "no-vocabulary", "vocabulary cannot be made", [str(error)])
+        return
+    encoded = [tokenizer.encode(text) for texts in captions.values() for text in texts]
+    lengths = [len(tokens) for tokens in encoded]
+    of_validation = [text for i in valid for text in captions[i]]
+    coverage = {"all": _coverage(encoded), "validation": _coverage([tokenizer.encode(text) for text in of_validation])}
+    max_length = longest_trained(info, [len(tokenizer.encode(text)) + 1 for text in of_training])
+    audit.figures["vocabulary"] = {
+        "tokens": len(tokenizer),
+        "min_freq": info.min_freq,
+        "known_share": coverage,
+        "unknown": counts(_unknown_words(tokenizer, of_validation or of_training), most=20),
+    }
+    audit.figures["lengths"] = {
+        **spread(lengths),
+        "max_length": max_length,
+        "cut_share": sum(n + 1 > max_length for n in lengths) / len(lengths),
+        "histogram": {str(n): count for n, count in sorted(Counter(lengths).items())},
+    }
+    measured = coverage["all"] if coverage["validation"] is None else coverage["validation"]
+    if measured is not None and measured < LOWEST_COVERAGE:
+        side = "all" if coverage["validation"] is None else "the validation"
+        line = (
+            f"{measured:.1%} of {side} tokens are in the vocabulary of {len(tokenizer):,} (min_freq: {info.min_freq})"
+        )
+        audit.add("warning", "low-coverage", f"vocabulary knows fewer than {LOWEST_COVERAGE:.0%} of the tokens", [line])
+
+
+def _coverage(encoded: Sequence[Sequence[int]]) -> float | None:
+    n_tokens = sum(map(len, encoded))
+    return 1 - sum(tokens.count(UNK) for tokens in encoded) / n_tokens if n_tokens else None
+
+
+def _unknown_words(tokenizer: Tokenizer, captions: Iterable[str]) -> Iterator[str]:
+    for text in captions:
+        if UNK in tokenizer.encode(text):
+            yield from (word for word in tokenizer.normalise(text).split() if UNK in tokenizer.encode(word))
+
+
+# --- the split -------------------------------------------------------------------------------------------
+
+
+def _check_split(
+    subject: Subject, usable: Sequence[str], contents: Mapping[str, str], audit: Audit
+) -> tuple[list[str], list[str]]:
+    """Return the training and the validation ids, nothing where there is no split."""
+    if subject.held_out is None and subject.trained_on is None:
+        if subject.basic is None:
+            return [], []
+        try:
+            train, valid = random_split(usable, subject.basic.valid_size, subject.basic.seed, contents)
+        except DataError as error:
+            audit.add("error", "no-split", "split cannot be made", [str(error)])
+            return [], []
+    else:
+        known = set(usable)
+        named = [{image_id_of(name) for name in names or ()} for names in (subject.trained_on, subject.held_out)]
+        train = sorted((named[0] if subject.trained_on is not None else known - named[1]) & known)
+        valid = sorted((named[1] if subject.held_out is not None else known - named[0]) & known)
+        audit.add(
+            "error",
+            "unknown-split-id",
+            "ID(s) of the split have no caption, or no image that can be used",
+            sorted((named[0] | named[1]) - known),
+        )
+        audit.add("error", "id-leak", "ID(s) stand in training and in validation", sorted(named[0] & named[1]))
+        audit.add(
+            "error",
+            "empty-side",
+            "side(s) of the split are empty",
+            [n for n, ids in (("training", train), ("validation", valid)) if not ids],
+        )
+    pairs = [f"{i} (validation) is {other} (training)" for i, other in leaks(train, valid, contents) if i != other]
+    audit.add("error", "content-leak", "validation image(s) stand in training under another ID", pairs)
+    audit.figures["split"] = {"train": len(train), "valid": len(valid), "of_equal_content": len(pairs)}
+    return train, valid

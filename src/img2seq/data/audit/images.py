@@ -1,0 +1,112 @@
+"""Look at every image of a folder: what it is, whether it decodes in full, and which are the same picture."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from img2seq.data.audit.findings import Audit, counts, spread
+from img2seq.data.image import Header, ImageSpec, decode, read_bytes, read_header
+from img2seq.data.pixels import CHUNK, map_in_threads
+from img2seq.data.records import find_images
+from img2seq.data.row_store import content_key
+from img2seq.data.split import equal_images
+from img2seq.errors import DataError
+from img2seq.progress import Announcer
+
+SMALLEST_SIDE = 16  # pixels
+NARROWEST = 10  # times as long as wide
+
+
+@dataclass(frozen=True)
+class _Looked:
+    image_id: str
+    n_bytes: int
+    content: str
+    header: Header | None
+    problem: str
+
+
+def _look(image_id: str, path: Path, spec: ImageSpec) -> _Looked:
+    content, header, n_bytes = "", None, 0
+    try:
+        data = read_bytes(path, spec)
+        n_bytes, content = len(data), content_key(data)
+        header = read_header(data, str(path))
+        decode(data, spec, str(path))
+    except DataError as error:
+        return _Looked(image_id, n_bytes, content, header, str(error))
+    return _Looked(image_id, n_bytes, content, header, "")
+
+
+def _look_at_all(files: Mapping[str, Path], spec: ImageSpec, workers: int) -> Iterator[_Looked]:
+    ids = iter(files)
+    while chunk := list(itertools.islice(ids, CHUNK)):
+        yield from map_in_threads(lambda image_id: _look(image_id, files[image_id], spec), chunk, workers)
+
+
+def check_images(
+    name: str, folders: Sequence[Path], spec: ImageSpec, captioned: Collection[str], audit: Audit, *, announce: Announcer, workers: int
+) -> dict[str, str]:  # fmt: skip
+    """Return the content of each image that can be used, by ID."""
+    files: dict[str, Path] = {}
+    for folder in folders:
+        found = find_images(folder)
+        clashes = [f"{i}: {files[i]} and {path}" for i, path in found.files.items() if i in files]
+        audit.add("error", "id-clash", f"ID(s) in {folder} are claimed by two files", found.clashes + clashes)
+        audit.add("error", "refused-file", f"file(s) in {folder} are not read", found.refused)
+        files = found.files | files
+    where = ", ".join(map(str, folders))
+    contents: dict[str, str] = {}
+    headers: dict[str, Header] = {}
+    broken: dict[bool, list[str]] = {True: [], False: []}
+    n_bytes = 0
+    with announce.bar(f"checking {name}", len(files)) as advance:
+        for looked in _look_at_all(files, spec, workers):
+            n_bytes += looked.n_bytes
+            if looked.header is not None:
+                headers[looked.image_id] = looked.header
+            if looked.problem:
+                broken[not captioned or looked.image_id in captioned].append(looked.problem)
+            else:
+                contents[looked.image_id] = looked.content
+            advance(1)
+    audit.add("error", "broken-image", f"image(s) in {where} cannot be used", broken[True])
+    audit.add("warning", "broken-image-unused", f"image(s) without a caption in {where} cannot be used", broken[False])
+    audit.add(
+        "error",
+        "missing-image",
+        f"ID(s) with captions have no image in {where}",
+        [i for i in captioned if i not in files],
+    )
+    audit.add(
+        "warning",
+        "duplicate-image",
+        f"picture(s) in {where} stand there under several IDs",
+        [", ".join(ids) for ids in equal_images(contents, contents).values() if len(ids) > 1],
+    )
+    odd = [
+        f"{files[i]}: {h.width} x {h.height}"
+        for i, h in headers.items()
+        if min(h.width, h.height) < SMALLEST_SIDE or max(h.width, h.height) > NARROWEST * min(h.width, h.height)
+    ]
+    audit.add(
+        "warning",
+        "odd-shape",
+        f"image(s) have a side below {SMALLEST_SIDE} pixels, or above {NARROWEST} times the other",
+        odd,
+    )
+    audit.figures.setdefault("images", {})[name] = {
+        "folders": [str(folder) for folder in folders],
+        "files": len(files),
+        "usable": len(contents),
+        "without_caption": sum(i not in captioned for i in files) if captioned else None,
+        "bytes": n_bytes,
+        "formats": counts(h.format for h in headers.values()),
+        "modes": counts(h.mode for h in headers.values()),
+        "width": spread([h.width for h in headers.values()]),
+        "height": spread([h.height for h in headers.values()]),
+    }
+    return contents

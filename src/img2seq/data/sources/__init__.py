@@ -1,0 +1,1 @@
+"""Formats on disk: one file a format, each read into the same records."""

@@ -1,0 +1,1 @@
+"""From pictures to captions: the only way there is."""

@@ -1,0 +1,1 @@
+"""Kernels made for speed on a CPU, each behind one switch."""

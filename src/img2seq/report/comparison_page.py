@@ -1,0 +1,201 @@
+"""`img2seq compare`: figures, a table, and one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from img2seq.errors import RunError
+from img2seq.report.comparison import (
+    Gain,
+    Run,
+    as_json,
+    choose_baseline,
+    config_differences,
+    gain_over,
+    loss_interval,
+    read_runs,
+    shuffled_gain,
+)
+from img2seq.report.curves import COLOURS, Curve, draw_losses, read_curve, save_figure, style
+from img2seq.report.evaluation_page import page_template
+from img2seq.run.folder import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SKIP_STEPS = 200  # of the curves, at most a tenth of the run: the first fall hides the rest
+
+
+def compare(paths: Sequence[str | Path], output: str | Path | None = None) -> str:
+    """Compare finished runs; write compare.json, figures and report.html; return a table for the terminal.
+
+    Args:
+        paths: run folders. The text-only run among them is the baseline, else the first.
+        output: the folder to write; by default `compare` beside the first run.
+
+    Raises:
+        RunError: for folders that are not finished runs.
+    """
+    runs = read_runs(paths)
+    folder = Path(output) if output is not None else Path(paths[0]).parent / "compare"
+    baseline = choose_baseline(runs)
+    gains = [gain_over(baseline, run) for run in runs if run is not baseline]
+    curves = [curve_of(run) for run in runs]
+    save_figure(draw_losses(curves, title="Loss of each run", skip_steps=SKIP_STEPS), folder / "losses")
+    save_figure(draw_what_images_add(runs), folder / "images")
+    data = as_json(runs, baseline, gains)
+    write_json(folder / "compare.json", data)
+    write_text(folder / "report.html", page(runs, baseline, gains, data))
+    return f"{table(runs, baseline, gains)}\n\nreport: {folder / 'report.html'}"
+
+
+def curve_of(run: Run) -> Curve:
+    """Return a run's losses under the name it has in this comparison."""
+    curve = read_curve(run.folder)
+    return Curve(run.name, curve.train_steps, curve.train_losses, curve.valid_steps, curve.valid_losses)
+
+
+def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
+    """Return the comparison as text."""
+    width = max(12, *(len(run.name) for run in runs))
+    lines = [
+        f"{'run':<{width}}  {'valid loss':>10}  {'perplexity':>10}  {'parameters':>12}  {'time':>8}  {'captions/s':>10}"
+    ]
+    for run in runs:
+        speed = run.summary["captions_per_s"]
+        lines.append(
+            f"{run.name:<{width}}  {run.best_loss:>10.4f}  {math.exp(run.best_loss):>10.2f}  {run.summary['parameters']:>12,}  "
+            f"{clock(run.summary['elapsed_s']):>8}  {f'{speed:.0f}' if speed else '-':>10}"
+        )
+    lines.append("")
+    lines += [say_gain(gain) for gain in gains]
+    lines += [say_shuffled(run) for run in runs if shuffled_gain(run) is not None]
+    return "\n".join(lines)
+
+
+def say_gain(gain: Gain) -> str:
+    """Return a gain as one sentence."""
+    if gain.nats_per_token is None or gain.ci95 is None:
+        return f"{gain.run} cannot be compared with {gain.baseline}: {gain.refused}"
+    low, high = gain.ci95
+    sure = "" if low > 0 or high < 0 else "; the interval holds zero, so this may be chance"
+    word = "below" if gain.nats_per_token >= 0 else "above"
+    return f"{gain.run} is {abs(gain.nats_per_token):.4f} nats per token {word} {gain.baseline} (95 % interval of the gain {low:.4f} to {high:.4f}, {gain.n_images} images){sure}"
+
+
+def say_shuffled(run: Run) -> str:
+    """Return what shuffling the images does to a run, as one sentence."""
+    measured = shuffled_gain(run)
+    assert measured is not None
+    value, (low, high) = measured
+    verdict = "it uses its images" if low > 0 else "it does not use its images"
+    return f"{run.name} with images shuffled among captions loses {value:.4f} nats per token (95 % interval {low:.4f} to {high:.4f}): {verdict}"
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def draw_what_images_add(runs: Sequence[Run], *, dark: bool = False) -> Figure:
+    """Return a figure of each run's loss with its interval, and with shuffled images beside it."""
+    from matplotlib.figure import Figure
+
+    ink = "#e6e3dc" if dark else "#2b2e33"
+    rows = []
+    for run, colour in zip(runs, COLOURS * (1 + len(runs) // len(COLOURS)), strict=False):
+        rows.append((run.name, *loss_interval(run), colour, True))
+        if shuffled_gain(run) is not None:
+            rows.append((f"{run.name},\nimages shuffled", *loss_interval(run, shuffled=True), colour, False))
+    figure = Figure(figsize=(7.6, 0.62 * len(rows) + 1.0), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    style(axes, ink, dark)
+    for y, (_, loss, (low, high), colour, filled) in enumerate(reversed(rows)):
+        axes.plot([low, high], [y, y], color=colour, linewidth=2.5, alpha=0.6, solid_capstyle="round")
+        axes.plot(
+            [loss],
+            [y],
+            "o",
+            color=colour,
+            markersize=9,
+            markerfacecolor=colour if filled else "none",
+            markeredgewidth=2,
+        )
+        axes.annotate(f"{loss:.3f}", (loss, y), (0, 9), textcoords="offset points", ha="center", fontsize=9, color=ink)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.3)
+    axes.set_xlabel("validation loss (nats per token, lower is better) with 95 % interval")
+    return figure
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+
+def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[str, Any]) -> str:
+    """Return the report as one HTML file that needs nothing else."""
+    curves = [curve_of(run) for run in runs]
+    scores = sorted({name for run in runs for name in run.scores})
+    return page_template("compare.html").render(
+        runs=data["runs"],
+        colours=dict(zip((run.name for run in runs), COLOURS * len(runs), strict=False)),
+        baseline=baseline.name,
+        gain=data["gain"],
+        gain_sentences=[say_gain(gain) for gain in gains],
+        shuffled_sentences=[say_shuffled(run) for run in runs if shuffled_gain(run) is not None],
+        clock=clock,
+        exp=math.exp,
+        scores=scores,
+        losses_figure=[
+            as_svg(draw_losses(curves, title="", skip_steps=SKIP_STEPS, dark=dark)) for dark in (False, True)
+        ],
+        images_figure=[as_svg(draw_what_images_add(runs, dark=dark)) for dark in (False, True)],
+        differences=config_differences(runs),
+        gallery=gallery(runs),
+    )
+
+
+def as_svg(figure: Figure) -> str:
+    """Return a figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _picture(run: Run, name: str) -> Path:
+    """Return a picture of a run folder, which may come from anywhere: nothing else may get into the page."""
+    path = run.folder.validation / name
+    if not path.resolve().is_relative_to(run.folder.validation.resolve()):
+        raise RunError(f"{run.folder.validation / 'captions.json'}: {name!r} leads out of the run folder")
+    return path
+
+
+def gallery(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the images that every run captioned, each with its picture and each run's caption."""
+    of_run = {
+        run.name: {entry["image_id"]: entry for entry in read_json(run.folder.validation / "captions.json")}
+        for run in runs
+    }
+    first = next(iter(of_run.values()))
+    shared = [image_id for image_id in first if all(image_id in entries for entries in of_run.values())]
+    shown = []
+    for image_id in shared:
+        picture = next(
+            (
+                _picture(run, of_run[run.name][image_id]["picture"])
+                for run in runs
+                if "picture" in of_run[run.name][image_id]
+            ),
+            None,
+        )
+        uri = "" if picture is None else "data:image/jpeg;base64," + base64.b64encode(picture.read_bytes()).decode()
+        captions = [(run.name, of_run[run.name][image_id]["caption"]) for run in runs]
+        shown.append({"image_id": image_id, "picture": uri, "captions": captions, "true": first[image_id]["true"]})
+    return shown

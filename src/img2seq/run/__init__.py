@@ -1,0 +1,1 @@
+"""What a run folder and a checkpoint hold, read and written in one place."""

@@ -1,0 +1,164 @@
+"""The command line as a user meets it: real processes, exit codes, one clear error and no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_tiny_data, write_yaml
+from img2seq.cli import main as cli
+from img2seq.config.load import load_config
+
+
+def img2seq(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "img2seq", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+def run(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run a verb in this process; return exit code, standard output and standard error."""
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_importing_and_help_load_neither_torch_nor_timm() -> None:
+    program = "import sys; import img2seq; from img2seq.cli import main as cli; cli.run(['config', 'schema']); sys.stderr.write(str({'torch', 'timm', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()"
+    assert json.loads(done.stdout)["title"] == "Experiment"
+
+
+def test_the_console_command_and_the_module_are_one() -> None:
+    assert img2seq("--version").stdout.startswith("img2seq ")
+    assert "train" in img2seq("--help").stdout
+
+
+@needs_tutorial
+def test_the_tutorials_command_line_works_word_for_word(tmp_path: Path) -> None:
+    data = tmp_path / "eir_tutorials/c_sequence_output/03_image_captioning/data"
+    write_tiny_data(data, n=48)
+    for path in (SHARED / "tutorial/conf").iterdir():
+        shutil.copy(path, tmp_path)
+    common = ["--global_configs", "globals.yaml", "--fusion_configs", "fusion.yaml", "--output_configs", "output.yaml"]
+    small = [
+        "--globals.basic_experiment.valid_size=10",
+        "--globals.basic_experiment.dataloader_workers=0",
+        "--output.output_type_info.min_freq=2",
+    ]
+    for name, inputs in (
+        ("text", []),
+        (
+            "image",
+            [
+                "--input_configs",
+                "inputs_resnet18.yaml",
+                "--inputs_resnet18.model_config.pretrained_model=False",
+                "--inputs_resnet18.model_config.model_type=test_resnet",
+            ],
+        ),
+    ):
+        done = img2seq(
+            "train", *common, *inputs, *small, f"--globals.basic_experiment.output_folder=runs/{name}", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"runs/{name}/samples/6/auto/0_generated.txt").exists()
+    done = img2seq("compare", "runs/text", "runs/image", "--output", "compared", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "compared/compare.json").read_text())["gain"]["run"] == "image"
+
+
+def data_folder(tmp_path: Path) -> Path:
+    write_tiny_data(tmp_path)
+    return write_yaml(tmp_path / "experiment.yaml", tiny_config(tmp_path))
+
+
+def change(name: str, text: str) -> object:
+    return lambda folder: (folder / name).write_bytes(text.encode("latin-1"))
+
+
+# What is done to a good data folder or asked of it, and what the one error must say.
+BROKEN: dict[str, tuple[object, list[str], list[str]]] = {
+    "no config": (lambda f: (f / "experiment.yaml").unlink(), [], ["experiment.yaml", "cannot be read"]),
+    "config is a list": (change("experiment.yaml", "- a\n- b\n"), [], ["expected keys and values"]),
+    "config is empty": (change("experiment.yaml", ""), [], ["an empty file"]),
+    "config is not text": (change("experiment.yaml", "\xff\xfe\x00"), [], ["expected UTF-8"]),
+    "no images": (lambda f: shutil.rmtree(f / "images"), [], ["images", "expected a folder"]),
+    "empty image folder": (lambda f: [p.unlink() for p in (f / "images").iterdir()], [], ["expected images", "found none"]),
+    "no table": (lambda f: (f / "captions.csv").unlink(), [], ["captions.csv", "cannot be read"]),
+    "empty table": (change("captions.csv", ""), [], ["captions.csv:1", "ID and Sequence"]),
+    "other column": (change("captions.csv", "ID,Caption\n000,x\n"), [], ["'Caption'", "Sequence"]),
+    "other ids": (change("captions.csv", "ID,Sequence\nx,a\ny,b\n"), [], ["none of the 2 captioned IDs", "000.png"]),
+    "table in latin-1": (change("captions.csv", "ID,Sequence\n000,caf\xe9\n"), [], ["captions.csv:2", "UTF-8"]),
+    "empty captions": (change("captions.csv", "ID,Sequence\n000,\n001,a b\n"), [], ["line 2", "caption is empty"]),
+    "truncated image": (lambda f: (f / "images/001.png").write_bytes((f / "images/001.png").read_bytes()[:50]), [], ["001.png", "cannot be decoded"]),
+    "text as image": (change("images/002.png", "hello"), [], ["002.png", "not an image"]),
+    "missing image": (lambda f: (f / "images/003.png").unlink(), [], ["1 ID(s) with captions have no image", "003"]),
+    "two files, one id": (lambda f: shutil.copy(f / "images/004.png", f / "images/004.jpg"), [], ["claimed by two files", "004"]),
+    "no image left to train on": (None, ["--globals.basic_experiment.valid_size=24"], ["both sides", "24 of 24"]),
+    "unknown validation ids": (change("ids.txt", "000\nnope\n"), ["--globals.basic_experiment.manual_valid_ids_file={f}/ids.txt"], ["1 of 2 IDs", "nope"]),
+    "no words left": (None, ["--outputs.captions.output_type_info.min_freq=999"], ["empty vocabulary"]),
+    "unknown encoder": (None, ["--inputs.photo.model_config.model_type=resnet188"], ["resnet188", "Did you mean"]),
+    "no such weights": (None, ["--inputs.photo.model_config.pretrained_weights=w.pth"], ["w.pth", "found nothing"]),
+    "image too small for the encoder": (None, ["--inputs.photo.input_type_info.size=[20]", "--inputs.photo.model_config.model_type=vit_tiny_patch16_224", "--inputs.photo.model_config.model_init_config.patch_size=64"], ["cannot take images of 20 x 20"]),
+    "an override that is none": (None, ["--epochs=3"], ["unknown argument", "--epochs=3"]),
+    "an override of nothing": (None, ["--globals.basic_experiment.n_epoch=3"], ["n_epoch", "Did you mean 'n_epochs'"]),
+    "more pixels than allowed": (None, ["--inputs.photo.input_type_info.max_pixels=100"], ["24 image(s)", "at most 100 pixels"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_wrong_configurations_and_broken_data_end_in_one_clear_error(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = data_folder(tmp_path)
+    breaking, arguments, expected = BROKEN[name]
+    if callable(breaking):
+        breaking(tmp_path)
+    code, _, err = run(
+        "train", config, *(argument.replace("{f}", str(tmp_path)) for argument in arguments), capsys=capsys
+    )
+    assert code == 2
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    for part in expected:
+        assert part in err
+    assert not (tmp_path / "run").exists()  # nothing half-made is left behind
+
+
+def test_an_error_reaches_the_shell_as_exit_code_two(tmp_path: Path) -> None:
+    done = img2seq("train", tmp_path / "absent.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_config_show_prints_a_configuration_with_its_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = data_folder(tmp_path)
+    code, out, _ = run("config", "show", config, "--globals.optimization.lr=0.5", capsys=capsys)
+    assert code == 0
+    assert "globals.optimization.lr: 0.5" in out
+    assert out.count("# command line") == 1
+
+
+def test_comparing_what_is_no_finished_run_is_one_error(
+    tmp_path: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([tmp_path], [finished_runs[0], finished_runs[0]], [finished_runs[0].parent / "imagge"]):
+        code, _, err = run("compare", *arguments, capsys=capsys)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/*.yaml")), ids=str)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    if path.name == "experiment.yaml":
+        load_config(path)

@@ -1,0 +1,128 @@
+"""Results and references are read from every format, and an error names the file and the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from img2seq.errors import ScoreError
+from img2seq.metrics import read_references, read_results
+from img2seq.metrics.formats import read_pair
+
+COCO = {
+    "images": [{"id": 5, "file_name": "COCO_000005.jpg"}, {"id": 6, "file_name": "COCO_000006.jpg"}],
+    "annotations": [
+        {"image_id": 5, "caption": "a dog", "id": 1},
+        {"image_id": 6, "caption": "a cat", "id": 2},
+        {"image_id": 5, "caption": "a brown dog", "id": 3},
+    ],
+}
+
+
+def written(folder: Path, content: Any, name: str = "file.json") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"image_id": 5, "caption": "a dog"}, {"image_id": 6, "caption": ""}],
+        [{"image_id": "5", "caption": "a dog", "score": 0.5}, {"image_id": "6", "caption": ""}],
+        {"5": "a dog", "6": ""},
+        "\ufeff" + '{"5": "a dog", "6": ""}',
+    ],
+)
+def test_results_are_read(tmp_path: Path, content: Any) -> None:
+    assert read_results(written(tmp_path, content)) == {"5": "a dog", "6": ""}
+
+
+def test_references_are_read(tmp_path: Path) -> None:
+    expected = {"5": ["a dog", "a brown dog"], "6": ["a cat"]}
+    assert read_references(written(tmp_path, COCO)) == expected
+    assert read_references(written(tmp_path, expected)) == expected
+    table = 'ID,Sequence\n5,a dog\n6,a cat\n5,"a brown dog"\n'
+    assert read_references(written(tmp_path, table, "references.csv")) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[{]", ["line 1, column 3"]),
+        ('{"5": "a", "5": "b"}', ["'5'", "twice"]),
+        ([{"image_id": 5, "caption": "a"}, {"image_id": 5, "caption": "b"}], ["image 5", "[0]", "[1]"]),
+        ([{"image_id": 5, "caption": "a"}, {"image_id": "5", "caption": "b"}], ["5 at [0]", "'5' at [1]"]),
+        ([{"image_id": 5}], ["[0]", "caption"]),
+        ([{"image_id": 5.0, "caption": "a"}], ["[0]", "5.0"]),
+        ([{"image_id": 5, "caption": None}], ["[0]", "None"]),
+        ({"5": ["a"]}, ["image 5", "['a']"]),
+        (COCO, ["COCO annotation file"]),
+        ("3", ["expected results"]),
+        ([], ["no captions"]),
+    ],
+)
+def test_wrong_results_are_refused_with_their_place(tmp_path: Path, content: Any, said: list[str]) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(ScoreError) as error:
+        read_results(path)
+    assert all(part in str(error.value) for part in [str(path), *said])
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ("ID,Caption\n1,a\n", "r.csv", ["line 1", "ID,Sequence", "ID,Caption"]),
+        ("ID,Sequence\n1,a\n,b\n", "r.csv", ["line 3"]),
+        ("ID,Sequence\n1,a\n2,a dog, running\n", "r.csv", ["line 3"]),
+        ("ID,Sequence\n1\n", "r.csv", ["line 2"]),
+        ("ID,Sequence\n", "r.csv", ["no references"]),
+        ({"1": "a dog"}, "r.json", ["image 1", "'a dog'"]),
+        ({"1": []}, "r.json", ["image 1"]),
+        ({"1": ["a", 3]}, "r.json", ["image 1", "3"]),
+        ({"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]}, "r.json", ["'1'"]),
+        ({"annotations": [{"caption": "a"}]}, "r.json", ["annotations[0]"]),
+        ([1], "r.json", ["expected a COCO annotation file"]),
+    ],
+)
+def test_wrong_references_are_refused_with_their_place(
+    tmp_path: Path, content: Any, name: str, said: list[str]
+) -> None:
+    path = written(tmp_path, content, name)
+    with pytest.raises(ScoreError) as error:
+        read_references(path)
+    assert all(part in str(error.value) for part in [str(path), *said])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for read in (read_results, read_references):
+        with pytest.raises(ScoreError, match=r"none\.json"):
+            read(tmp_path / "none.json")
+    with pytest.raises(ScoreError, match=r"none\.csv"):
+        read_references(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("image_id", "said"),
+    [
+        ("COCO_000006.jpg", ["'COCO_000006.jpg' is the file_name of image 6"]),
+        ("COCO_000006", ["'COCO_000006' is the file_name of image 6"]),
+        ("06", ["'06' is unknown", "'6'"]),
+        ("cat", ["have a caption and no references:\n  cat"]),
+    ],
+)
+def test_ids_that_do_not_match_are_explained_and_not_guessed(tmp_path: Path, image_id: str, said: list[str]) -> None:
+    results = written(tmp_path, {"5": "a dog", image_id: "a cat"}, "results.json")
+    references = written(tmp_path, COCO, "references.json")
+    with pytest.raises(ScoreError) as error:
+        read_pair(results, references)
+    assert all(part in str(error.value) for part in [str(results), str(references), *said])
+
+
+def test_a_matching_pair_is_read(tmp_path: Path) -> None:
+    results = written(tmp_path, {"6": "a cat", "5": "a dog"}, "results.json")
+    captions, truths = read_pair(results, written(tmp_path, COCO, "references.json"))
+    assert captions.keys() == truths.keys()
