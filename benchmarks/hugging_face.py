@@ -23,7 +23,7 @@ from benchmarks.figures import result, save, show, spread
 from benchmarks.peers import HUGGING_FACE, Session, interpreter
 from benchmarks.photographs import VALID, photographs
 from benchmarks.summary import ENCODERS
-from img2seq.config.schema import SequenceTypeInfo
+from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.sources.captions_table import read_captions
 from img2seq.data.tokenizer import build_tokenizer
 

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from img2seq.config.load import load_config, to_yaml
+from img2seq.config.load import load_config
+from img2seq.config.show import to_yaml
 from img2seq.config.yaml_reader import parse_yaml
 from img2seq.data.image import ImageSpec, decode, from_any, read_header
 from img2seq.data.seeds import generator

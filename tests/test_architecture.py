@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src/img2seq"
 # 790 look at data and at foreign files before they are used: `data check`, headers of weights, leaks.
 # 350 are several processes, 600 fast paths: Winograd's filtering and taps, attention by products, frozen encoders through ONNX
 # Runtime, a start without torch's compiler. 200 keep a run's edges: its signature, a log nobody reads, links, odd files, pickles.
-MAX_LINES = 12_050
+MAX_LINES = 12_300
 
 # Each may import from those before it, and from its own kind.
 LAYERS = [
@@ -105,7 +105,9 @@ def test_only_the_command_line_exits() -> None:
     guilty = []
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path != PACKAGE / "cli/main.py" and any(word in text for word in ("sys.exit", "os._exit", "raise SystemExit")):
+        if path != PACKAGE / "cli/main.py" and any(
+            word in text for word in ("sys.exit", "os._exit", "raise SystemExit")
+        ):
             guilty.append(path.name)
     assert not guilty
 

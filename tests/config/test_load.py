@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SHARED, minimal_config, needs_tutorial, tiny_config, write_yaml
-from img2seq.config.load import ConfigFiles, describe, load, load_config, to_plain, to_yaml
-from img2seq.config.schema import Experiment, Section
+from img2seq.config.load import ConfigFiles, load, load_config
+from img2seq.config.schema import Experiment
+from img2seq.config.section import Section
+from img2seq.config.show import describe, to_plain, to_yaml
 from img2seq.config.yaml_reader import parse_yaml
 from img2seq.errors import ConfigError
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT, minimal_config, write_yaml
-from img2seq.config.load import load_config, to_yaml
+from img2seq.config.load import load_config
+from img2seq.config.show import to_yaml
 from img2seq.config.yaml_reader import parse_yaml, scalar
 from img2seq.errors import ConfigError
 
@@ -68,6 +69,16 @@ def test_a_mistake_in_a_file_names_file_line_and_key(tmp_path: Path) -> None:
         ConfigError, match=rf"{path}:4: globals.basic_experiment.n_epoch: unknown key. Did you mean 'n_epochs'"
     ):
         load_config(path)
+
+
+@pytest.mark.parametrize("key", ["[]", "int", "a[0]"])  # pydantic has such parts in its own paths
+def test_an_unknown_key_is_named_whatever_it_looks_like(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(minimal_config()) + f"'{key}': 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert key in str(caught.value)
+    assert "unknown key" in str(caught.value)
 
 
 @pytest.mark.parametrize(

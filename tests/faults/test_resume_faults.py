@@ -27,7 +27,8 @@ from test_checkpoint_faults import be_killed_at
 from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
 from img2seq.build.assemble import prepare
 from img2seq.cli import main as cli
-from img2seq.config.load import ConfigFiles, load, load_config, to_flat
+from img2seq.config.load import ConfigFiles, load, load_config
+from img2seq.config.show import to_flat
 from img2seq.data.order import Plan, training_plan
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from img2seq.config.schema import LRSchedule, ModelOptions, Optimization
+from img2seq.config.globals import LRSchedule, ModelOptions, Optimization
 from img2seq.errors import RunError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.run import checkpoint as checkpoints

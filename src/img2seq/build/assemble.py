@@ -16,7 +16,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from img2seq.build.features import cache_features
-from img2seq.config.schema import Experiment, ImageInput
+from img2seq.config.inputs import ImageInput
+from img2seq.config.schema import Experiment
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.data.pixels import PixelTable, cache_pixels

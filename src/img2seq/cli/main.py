@@ -408,7 +408,7 @@ def _config_schema(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _config_show(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from img2seq.config.load import describe
+    from img2seq.config.show import describe
 
     print(describe(_load(arguments, overrides)))
     return 0

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from img2seq.config.schema import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
+from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too

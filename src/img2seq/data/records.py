@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from img2seq.config.schema import BasicExperiment
+from img2seq.config.globals import BasicExperiment
 from img2seq.data.image import EXTENSIONS
 from img2seq.data.sources.captions_table import CaptionTable, is_utf8
 from img2seq.errors import DataError, did_you_mean, listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from img2seq.config.schema import BasicExperiment
+from img2seq.config.globals import BasicExperiment
 from img2seq.data.records import Problems, image_id_of
 from img2seq.data.seeds import seed_of
 from img2seq.errors import DataError, did_you_mean, listed

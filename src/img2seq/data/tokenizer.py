@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import tokenizers
 
-from img2seq.config.schema import SequenceTypeInfo
+from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.sources.captions_table import clean_caption, is_utf8
 from img2seq.errors import DataError
 

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from img2seq.config.load import load_config, to_yaml
+from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
+from img2seq.config.show import to_yaml
 from img2seq.demo.dataset import chosen_scenes, write_dataset
 from img2seq.demo.wording import is_true
 from img2seq.errors import RunError

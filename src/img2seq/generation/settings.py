@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from img2seq.config.schema import SamplingConfig
+from img2seq.config.outputs import SamplingConfig
 from img2seq.errors import ConfigError, did_you_mean
 
 

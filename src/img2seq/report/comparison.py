@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.config.load import to_flat
+from img2seq.config.show import to_flat
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
 from img2seq.report.evaluation_page import METRIC_NAMES

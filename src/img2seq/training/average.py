@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from img2seq.config.schema import ModelOptions
+from img2seq.config.globals import ModelOptions
 from img2seq.model.caption_model import CaptionModel
 
 

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from img2seq.build.assemble import Prepared, build_model, load, prepare
-from img2seq.config.load import LoadedConfig, describe, to_yaml
+from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
+from img2seq.config.show import describe, to_yaml
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel

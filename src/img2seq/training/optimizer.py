@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from img2seq.config.schema import Optimization
+from img2seq.config.globals import Optimization
 from img2seq.model.caption_model import CaptionModel
 from img2seq.training.parallel import is_sharded, local
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 
 from img2seq.build.assemble import Prepared, read_facts
-from img2seq.config.load import to_flat
 from img2seq.config.schema import Experiment
+from img2seq.config.show import to_flat
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from img2seq.config.schema import LRSchedule, Optimization
+from img2seq.config.globals import LRSchedule, Optimization
 
 CYCLE_RISE = 0.3  # share of the run in which a cycle rises (Smith and Topin 2019)
 

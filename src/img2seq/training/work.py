@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from img2seq.config.schema import BasicExperiment
+from img2seq.config.globals import BasicExperiment
 from img2seq.data.batch import Batch
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.order import Plan, share, training_plan

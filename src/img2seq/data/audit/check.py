@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from img2seq.config.globals import BasicExperiment
 from img2seq.config.load import load_config
-from img2seq.config.schema import BasicExperiment, SequenceTypeInfo
+from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.audit.findings import Audit, counts, spread
 from img2seq.data.audit.images import check_images
 from img2seq.data.image import ImageSpec

@@ -1,0 +1,100 @@
+"""The sections `fusion` and `outputs`: captions, how they are cut into tokens, the decoder, and its samples."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from img2seq.config.section import Section, neutral
+
+# One line a field reads like the table it is.
+# fmt: off
+
+
+class Fusion(Section):
+    model_type: Literal["pass-through"] = Field("pass-through", description="Inputs reach a sequence output as context vectors that every decoder layer attends to. Other fusions squeeze them to one vector and are not supported.")
+
+
+class OutputInfo(Section):
+    output_source: str = Field(min_length=1, description="CSV file with the columns ID and Sequence; an ID may stand on several rows: several captions of one image.")
+    output_name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+$", description="Name of this output in files, figures and overrides.")
+    output_type: Literal["sequence"] = Field(description="Only sequence is supported.")
+
+
+class SequenceTypeInfo(Section):
+    vocab_file: str | None = Field(None, description="JSON file {token: number} to use in place of a vocabulary made from the training captions, or a tokenizer.json of another run.")
+    max_length: Literal["max", "average"] | int = Field("average", description="Most tokens of a caption, the end token included. max: the longest training caption; average: their mean length.")
+    sampling_strategy_if_longer: Literal["from_start", "uniform"] = Field("uniform", description="Which part of a longer caption is trained on: its start, or a window drawn anew each epoch. Validation always takes the start.")
+    min_freq: int = Field(10, ge=1, description="Words seen less often in the training captions become the unknown token.")
+    split_on: str | None = Field(" ", description="What separates tokens: ' ' for words, '' for characters, null to leave it to the tokenizer.")
+    lowercase: bool = Field(False, description="Ours. Lower-case captions before they are split.")
+    tokenizer: Literal["bpe"] | None = Field(None, description="bpe learns sub-word units from the training captions; null splits on `split_on` alone.")
+    tokenizer_language: str | None = neutral(None, "no tokenizer here depends on the language.")
+    adaptive_tokenizer_max_vocab_size: int | None = Field(None, ge=16, description="Most units that bpe learns; null is 10,000.")
+    sequence_operation: Literal["autoregressive"] = Field("autoregressive", description="Each token is predicted from those before it.")
+
+    @model_validator(mode="after")
+    def _lengths_and_tokenizer_agree(self) -> Self:
+        if isinstance(self.max_length, int) and not 2 <= self.max_length <= 4096:
+            raise ValueError(f"max_length: expected 'max', 'average' or 2 to 4096, found {self.max_length}")
+        if self.split_on is None and self.tokenizer is None and self.vocab_file is None:
+            raise ValueError("split_on: null needs tokenizer: bpe, or every caption would be one token")
+        if self.adaptive_tokenizer_max_vocab_size is not None and self.tokenizer != "bpe":
+            raise ValueError("adaptive_tokenizer_max_vocab_size: only used with tokenizer: bpe")
+        return self
+
+
+class DecoderSize(Section):
+    num_heads: int = Field(8, ge=1, description="Attention heads of a layer; divides embedding_dim.")
+    num_layers: int = Field(2, ge=1, le=256, description="Decoder layers.")
+    dim_feedforward: Literal["auto"] | int = Field("auto", description="Width of the feed-forward layers; auto is 4 times embedding_dim.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after attention and feed-forward layers.")
+
+
+class SequenceModel(Section):
+    model_type: Literal["sequence"] = Field("sequence", description="A causal transformer decoder.")
+    embedding_dim: int = Field(64, ge=1, le=65536, description="Width of the decoder.")
+    position: Literal["encode", "embed"] = Field("encode", description="Sine and cosine positions, or learned ones.")
+    position_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after the positions are added.")
+    model_init_config: DecoderSize = DecoderSize()
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        heads = self.model_init_config.num_heads
+        if self.embedding_dim % heads or (self.position == "encode" and self.embedding_dim % 2):
+            raise ValueError(f"embedding_dim: expected an even multiple of num_heads ({heads}), found {self.embedding_dim}")
+        width = self.model_init_config.dim_feedforward
+        if isinstance(width, int) and width < 1:
+            raise ValueError(f"model_init_config.dim_feedforward: expected 'auto' or 1 or more, found {width}")
+        return self
+
+    @property
+    def feedforward_dim(self) -> int:
+        width = self.model_init_config.dim_feedforward
+        return 4 * self.embedding_dim if width == "auto" else width
+
+
+class SamplingConfig(Section):
+    manual_inputs: list[dict[str, str]] = Field([], description="Further inputs to caption at every evaluation: {input name: image file, output name: beginning of the caption}.")
+    n_eval_inputs: int = Field(10, ge=0, description="Validation images captioned at every evaluation.")
+    generated_sequence_length: int = Field(64, ge=1, description="Most tokens of a sampled caption.")
+    repetition_penalty: float = Field(1.1, gt=0, description="Divides the odds of tokens that stand in the window already (Keskar 2019); 1 is off.")
+    repetition_penalty_max_window: int = Field(64, ge=1, description="Last tokens that count for repetition_penalty.")
+    frequency_penalty: float = Field(0.1, ge=0, description="Taken from a token's logit for each time it stands in the window; 0 is off.")
+    frequency_penalty_max_window: int = Field(128, ge=1, description="Last tokens that count for frequency_penalty.")
+    temperature: float = Field(0.7, gt=0, description="Divides the logits: below 1 sharper, above 1 flatter.")
+    top_k: int = Field(20, ge=0, description="Sample only from the k likeliest tokens; 0 is off.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Sample only from the likeliest tokens that together hold this probability (nucleus); 1 is off.")
+    tau: float = Field(0.95, gt=0, le=1, description="Sample only from the most typical tokens that together hold this probability (locally typical, Meister 2022); 1 is off.")
+
+
+class SequenceOutput(Section):
+    output_info: OutputInfo
+    output_type_info: SequenceTypeInfo = SequenceTypeInfo()
+    model: SequenceModel = Field(SequenceModel(), alias="model_config")
+    sampling_config: SamplingConfig = SamplingConfig()
+
+    @property
+    def name(self) -> str:
+        return self.output_info.output_name

@@ -1,0 +1,73 @@
+"""Values from the command line: `SECTION.KEY=VALUE` put into the tree that the files gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from img2seq.config.yaml_reader import Document, Path_, Source, parse_yaml
+from img2seq.errors import ConfigError, did_you_mean
+
+SECTIONS = ("globals", "inputs", "fusion", "outputs")
+COMMAND_LINE = "command line"
+
+
+def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
+    """Set one value: SECTION.KEY[.KEY...]=VALUE, with a section's name or a YAML file's stem first."""
+    left, equals, right = text.partition("=")
+    parts = left.split(".")
+    where = f"{COMMAND_LINE}: --{text}"
+    if not equals or len(parts) < 2 or not all(parts):
+        raise ConfigError(f"{where}: expected --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4")
+    at: list[str | int]
+    rest = parts[1:]
+    if parts[0] in ("inputs", "outputs"):
+        index, named = _entry(tree, parts[0], rest[0], where)
+        at = [parts[0], index]
+        rest = rest[1:] if named else rest
+    elif parts[0] in SECTIONS:
+        at = [parts[0]]
+    elif parts[0] in stems:
+        at = list(stems[parts[0]])
+    else:
+        raise ConfigError(
+            f"{where}: {parts[0]!r} is neither a section nor the name of a given file.{did_you_mean(parts[0], [*SECTIONS, *stems])}"
+        )
+    if not rest:
+        raise ConfigError(f"{where}: expected a key after {left!r}")
+    value = parse_yaml(right, f"{COMMAND_LINE}: --{left}")
+    node = tree.data
+    for part in at:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    for i, part in enumerate(rest[:-1]):
+        if node.get(part) is None:
+            node[part] = {}
+            tree.sources[(*at, *rest[: i + 1])] = Source(COMMAND_LINE)
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"{where}: {'.'.join(rest[: i + 1])} is a value, not a section")
+    node[rest[-1]] = None if right == "None" else value.data
+    path = (*at, *rest)
+    for old in [key for key in tree.sources if key[: len(path)] == path]:
+        del tree.sources[old]
+    tree.sources[path] = Source(COMMAND_LINE)
+
+
+def _entry(tree: Document, section: str, name: str, where: str) -> tuple[int, bool]:
+    """Return which entry of inputs or outputs is meant, and whether it was named."""
+    entries = tree.data.get(section) or []
+    kind = section[:-1]
+    names = [_name_of(entry, kind) for entry in entries]
+    if name in names:
+        return names.index(name), True
+    if not entries:
+        raise ConfigError(f"{where}: there are no {section} to change; give --{kind}_configs FILE")
+    if len(entries) == 1 and name in (f"{kind}_info", f"{kind}_type_info", "model_config", "sampling_config"):
+        return 0, False
+    raise ConfigError(
+        f"{where}: no {kind} is named {name!r}; found {', '.join(map(repr, names))}.{did_you_mean(name, names)}"
+    )
+
+
+def _name_of(entry: Any, kind: str) -> str:
+    info = entry.get(f"{kind}_info") if isinstance(entry, dict) else None
+    return str(info.get(f"{kind}_name", "")) if isinstance(info, dict) else ""
