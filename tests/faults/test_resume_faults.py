@@ -34,8 +34,10 @@ from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run import save_checkpoint
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.lock import Owner, owner_of, process_start
+from img2seq.run.tables import read_table
 from img2seq.training.loop import Interrupted, Trainer, train
 from img2seq.training.resume import MAY_CHANGE
 
@@ -54,7 +56,7 @@ def output(folder: Path) -> str:
 
 
 def newest(run: RunFolder) -> checkpoints.Checkpoint:
-    found = checkpoints.newest_valid(run.checkpoints, lambda _: None)
+    found = save_checkpoint.newest_valid(run.checkpoints, lambda _: None)
     assert found is not None
     return found
 

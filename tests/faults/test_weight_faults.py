@@ -259,7 +259,7 @@ def sign_anew(checkpoint: checkpoints.Checkpoint) -> None:
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in contents.items()
     }
-    (checkpoint.path / "manifest.json").write_text(checkpoints._manifest(files))
+    (checkpoint.path / "manifest.json").write_text(checkpoints.manifest_text(files))
 
 
 Tensors = dict[str, torch.Tensor]

@@ -22,7 +22,8 @@ from img2seq.cli import main as cli
 from img2seq.errors import DataError
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
-from img2seq.run.folder import read_json, read_table
+from img2seq.run.folder import read_json
+from img2seq.run.tables import read_table
 
 METRIC_REFS = SHARED / "data/metric_refs"
 

@@ -15,8 +15,10 @@ import pytest
 from img2seq.cli import main as cli
 from img2seq.report.curves import read_curve
 from img2seq.run.checkpoint import all_checkpoints
-from img2seq.run.folder import RunFolder, read_history, read_json, write_json
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.lock import locked, owner_of
+from img2seq.run.tables import read_history
+from img2seq.run.write import write_json
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

@@ -24,7 +24,8 @@ from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import DataError, Img2SeqError, ModelError, RunError
 from img2seq.inference.captioner import Captioner
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.tables import read_table
 from img2seq.training.loop import Interrupted, Trainer, train
 
 

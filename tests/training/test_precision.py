@@ -13,7 +13,8 @@ from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import ModelError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_table
+from img2seq.run.folder import RunFolder
+from img2seq.run.tables import read_table
 from img2seq.training.loop import train
 
 OVERFLOWS_AT = 3

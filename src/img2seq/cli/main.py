@@ -419,7 +419,7 @@ def _data_check(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     from img2seq.data.audit.check import check, subject_of
     from img2seq.progress import Announcer
-    from img2seq.run.folder import write_json
+    from img2seq.run.write import write_json
 
     subject = subject_of(
         arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq

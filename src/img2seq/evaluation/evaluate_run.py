@@ -27,7 +27,8 @@ from img2seq.model.encoder import ImageEncoder
 from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
-from img2seq.run.folder import read_json, write_json, write_table, write_text
+from img2seq.run.folder import read_json
+from img2seq.run.write import write_json, write_table, write_text
 from img2seq.training.validation import image_losses
 
 LOSS_BATCH = 64

@@ -15,7 +15,8 @@ from img2seq.config.show import to_flat
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
 from img2seq.report.evaluation_page import METRIC_NAMES
-from img2seq.run.folder import RunFolder, open_run, read_config, read_json, read_table
+from img2seq.run.folder import RunFolder, open_run, read_config, read_json
+from img2seq.run.tables import read_table
 
 RESAMPLES = 10_000
 Interval = tuple[float, float]

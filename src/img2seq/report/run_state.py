@@ -14,8 +14,9 @@ from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.report.comparison_page import clock
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
-from img2seq.run.folder import RunFolder, check_signed, open_run, read_config, read_history, read_json, read_tokenizer
+from img2seq.run.folder import RunFolder, check_signed, open_run, read_config, read_json, read_tokenizer
 from img2seq.run.lock import owner_of
+from img2seq.run.tables import read_history
 
 # --- show
 

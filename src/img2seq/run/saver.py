@@ -13,9 +13,9 @@ from typing import Any, Self
 from torch import Tensor
 
 from img2seq.errors import Img2SeqError
-from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import to_disk
+from img2seq.run import save_checkpoint
 from img2seq.run.snapshot import Snapshot
+from img2seq.run.write import to_disk
 
 
 class Saver:
@@ -62,8 +62,8 @@ class Saver:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         for path in self.histories:
             to_disk(path)
-        written = checkpoints.save(self.folder, step, self._weights, self._training, state)
-        checkpoints.prune(written, self.keep_best, self.warn)
+        written = save_checkpoint.save(self.folder, step, self._weights, self._training, state)
+        save_checkpoint.prune(written, self.keep_best, self.warn)
 
     @property
     def is_writing(self) -> bool:

@@ -36,9 +36,10 @@ from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
-from img2seq.run.folder import RunFolder, remove_half_written, sign, write_json, write_text
+from img2seq.run.folder import RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
+from img2seq.run.write import remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
@@ -124,7 +125,7 @@ def _train_joined(
             check_same_data_and_model(run, prepared, announce)
         elif not is_new:
             clear(run)
-        remove_half_written(run)
+        remove_half_written(run.path)
         _describe_run(run, loaded, prepared)
     Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
 

@@ -21,7 +21,9 @@ from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
-from img2seq.run.folder import RunFolder, read_history, write_json, write_table, write_text
+from img2seq.run.folder import RunFolder
+from img2seq.run.tables import read_history
+from img2seq.run.write import write_json, write_table, write_text
 from img2seq.training.distributed import World
 from img2seq.training.state import TrainState
 from img2seq.training.validation import ImageLosses, image_losses

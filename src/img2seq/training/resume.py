@@ -13,7 +13,10 @@ from img2seq.config.show import to_flat
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import HALF_WRITTEN, RunFolder, check_signed, read_config, read_history, read_json
+from img2seq.run import save_checkpoint
+from img2seq.run.folder import RunFolder, check_signed, read_config, read_json
+from img2seq.run.tables import read_history
+from img2seq.run.write import HALF_WRITTEN
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -84,7 +87,7 @@ def checkpoint_to_go_on_from(
         raise RunError(
             f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder"
         )
-    for name in checkpoints.remove_unfinished(run.checkpoints):
+    for name in save_checkpoint.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
     if not checkpoints.all_checkpoints(run.checkpoints):
         # Killed before the first one, at the latest while samples of the first evaluation were written?
@@ -94,10 +97,10 @@ def checkpoint_to_go_on_from(
             )
         return None
     _check_config(run, config, announce)
-    found = checkpoints.newest_valid(run.checkpoints, announce.warn)
+    found = save_checkpoint.newest_valid(run.checkpoints, announce.warn)
     if found is None:
         raise RunError(f"{run.path}: cannot be resumed: none of its checkpoints is whole; start again with --overwrite")
-    return checkpoints.set_aside_newer(found)
+    return save_checkpoint.set_aside_newer(found)
 
 
 def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> None:
