@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src/img2seq"
 # 790 look at data and at foreign files before they are used: `data check`, headers of weights, leaks.
 # 350 are several processes, 600 fast paths: Winograd's filtering and taps, attention by products, frozen encoders through ONNX
 # Runtime, a start without torch's compiler. 200 keep a run's edges: its signature, a log nobody reads, links, odd files, pickles.
-MAX_LINES = 12_300
+MAX_LINES = 12_700
 
 # Each may import from those before it, and from its own kind.
 LAYERS = [
@@ -116,6 +116,6 @@ def test_no_pickle_is_ever_loaded() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "import pickle" not in text
-        if path.name != "weights.py":
+        if path.name != "foreign_weights.py":
             assert "torch.load" not in text, path
-    assert "weights_only=True" in (PACKAGE / "model/weights.py").read_text()
+    assert "weights_only=True" in (PACKAGE / "model/foreign_weights.py").read_text()

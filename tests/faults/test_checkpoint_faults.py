@@ -21,16 +21,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conftest import tiny_config, write_tiny_data, write_yaml
-from img2seq.build import assemble
+from img2seq.build import start_weights, trained
 from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import RunError
-from img2seq.model.caption_model import CaptionModel
+from img2seq.model import teacher_forcing
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder
 from img2seq.run.snapshot import Snapshot
+from img2seq.training import validation
 from img2seq.training.loop import Trainer, train
 
 FILES = ("manifest.json", "state.json", "training.safetensors", "weights.safetensors")
@@ -233,9 +234,9 @@ def test_an_incomplete_checkpoint_is_passed_over_and_refused_where_it_is_named(
         assert found.step == 5
         assert name in warnings[0]
         with pytest.raises(RunError, match=name):
-            assemble.load(run.path, step=10)
+            trained.load_run(run.path, step=10)
         with pytest.raises(RunError, match=name):
-            assemble.load_weights_from(torch.nn.Linear(1, 1), str(broken), strict=True, say=print)  # type: ignore[arg-type]
+            start_weights.load_weights_from(torch.nn.Linear(1, 1), str(broken), strict=True, say=print)  # type: ignore[arg-type]
         assert cli.run(["runs", "verify", str(run.path)]) == 2
         shown = capsys.readouterr().out
         assert f"{broken / name}" in shown
@@ -283,10 +284,10 @@ def test_what_a_model_cannot_be_rebuilt_without_is_what_was_written(
     assert cli.run(["train", str(config), "--resume", output]) == 2
     assert f"{path}: changed since it was written" in capsys.readouterr().err
     with pytest.raises(RunError, match=f"{name}: changed since it was written"):
-        assemble.load(run.path)
+        trained.load_run(run.path)
     run.digests.unlink()  # as the first versions left it
     assert cli.run(["runs", "verify", str(run.path)]) == 0
-    assemble.load(run.path)
+    trained.load_run(run.path)
 
 
 def test_a_configuration_that_changed_on_resuming_is_signed_anew(run_of_two: RunFolder, tmp_path: Path) -> None:
@@ -428,8 +429,8 @@ def test_weights_that_are_not_finite_never_replace_good_ones(
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_best(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = CaptionModel.losses
-    monkeypatch.setattr(CaptionModel, "losses", lambda model, batch: real(model, batch) * float("inf"))
+    real = teacher_forcing.token_losses
+    monkeypatch.setattr(validation, "token_losses", lambda model, batch: real(model, batch) * float("inf"))
     with pytest.raises(Exception, match="step 5: the validation loss is inf"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4

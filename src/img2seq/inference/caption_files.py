@@ -19,7 +19,8 @@ from img2seq.data.records import image_id_of, images_below
 from img2seq.data.sources.captions_table import is_utf8
 from img2seq.errors import DataError
 from img2seq.generation.settings import Decoding
-from img2seq.inference.captioner import Caption, Captioner
+from img2seq.inference.captioner import Captioner
+from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
 
 FORMATS = ("text", "jsonl", "csv", "coco")

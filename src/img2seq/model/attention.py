@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from img2seq.data.batch import Batch
+from img2seq.model.packing import PackedBatch
 
 MOST_PAIRS = 96 * 96  # of a row and head, queries times keys, that plain products compute
 
@@ -30,7 +30,7 @@ class PackedAttention:
         memory: keys and values of each layer, (images, H, P, K) each; none for the text-only model.
     """
 
-    def __init__(self, batch: Batch, n_heads: int, memory: list[tuple[Tensor, Tensor]]):
+    def __init__(self, batch: PackedBatch, n_heads: int, memory: list[tuple[Tensor, Tensor]]):
         self.batch, self.n_heads, self.memory = batch, n_heads, memory
 
     def by_products(self, n_pairs: int) -> bool:

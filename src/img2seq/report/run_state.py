@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from img2seq.build.assemble import read_facts
+from img2seq.build.facts import read_facts
+from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.report.comparison_page import clock
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
-from img2seq.run.folder import RunFolder, check_signed, open_run, read_config, read_json, read_tokenizer
+from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
 from img2seq.run.lock import owner_of
 from img2seq.run.tables import read_history
 
@@ -24,7 +25,7 @@ from img2seq.run.tables import read_history
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
     run = open_run(path)
-    config, facts = read_config(run), read_facts(run)
+    config, facts = load_config(run.config), read_facts(run)
     newest, state = _newest_readable(run)
     with _expecting_a_runs(run.facts):
         parameters = "{all:,}, of which {trained:,} are trained".format(**read_json(run.facts)["parameters"])
@@ -161,7 +162,7 @@ def _problems_of(run: RunFolder, part: Callable[[RunFolder], None]) -> list[str]
 
 def _config(run: RunFolder) -> None:
     check_signed(run, run.config)
-    read_config(run)
+    load_config(run.config)
 
 
 def _tokenizer(run: RunFolder) -> None:

@@ -38,8 +38,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from img2seq.config.load import load_config
-from img2seq.config.schema import Experiment
+from pydantic import ValidationError
+
+from img2seq.config.model_sections import ModelSections
+from img2seq.config.yaml_reader import read_yaml
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
 
@@ -93,9 +95,19 @@ def open_run(path: str | Path) -> RunFolder:
     return run
 
 
-def read_config(run: RunFolder) -> Experiment:
-    """Return the resolved configuration of a run."""
-    return load_config(run.config)
+def read_model_sections(run: RunFolder) -> ModelSections:
+    """Return what a run's configuration says of its model.
+
+    Raises:
+        ConfigError: if the file is not plain YAML.
+        RunError: if it is not the configuration of a run.
+    """
+    data = read_yaml(run.config).data
+    try:
+        return ModelSections.model_validate({name: data.get(name, []) for name in ModelSections.model_fields})
+    except (ValidationError, AttributeError) as error:
+        why = str(error).splitlines()[1:3] if isinstance(error, ValidationError) else ["expected keys and values"]
+        raise RunError(f"{run.config}: not the configuration of a run: {' '.join(why)}") from error
 
 
 def read_tokenizer(run: RunFolder) -> Tokenizer:

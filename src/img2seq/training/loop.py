@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from img2seq.build.assemble import Prepared, build_model, load, prepare
+from img2seq.build.model import build_model
+from img2seq.build.prepare import Prepared, prepare
+from img2seq.build.trained import load_run
 from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
 from img2seq.config.show import describe, to_yaml
@@ -43,6 +45,7 @@ from img2seq.run.write import remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
+from img2seq.training.objective import CrossEntropy, Objective
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
 from img2seq.training.record import NoRecorder, Recorder, last_losses
@@ -178,8 +181,10 @@ class Trainer:
         accumulate = optimization.gradient_accumulation_steps or 1
         self.work = WorkPlan(prepared.train, basic, accumulate, world)
         self.n_steps = self.work.n_steps
+        self.objective: Objective = CrossEntropy(optimization.label_smoothing)
         self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
             self.model,
+            self.objective,
             world,
             config.globals.accelerator.strategy,
             compiled=config.globals.model.compile_model,
@@ -287,11 +292,11 @@ class Trainer:
             group["lr"] = rate * group["lr_factor"]
         nats = 0.0
         for place, (batch, counts) in enumerate(zip(work.batches, work.counts, strict=True), 1):
-            batch = batch.to(self.device)
+            packed = self.objective.prepare(self.model, batch)
             is_last = place == len(work.batches)
             with nullcontext() if is_last else gradients_kept_here(self.loss):
                 with self._autocast():
-                    loss = self.loss(batch, optimization.label_smoothing) * counts
+                    loss = self.loss(packed) * counts
                 self.scaler.scale(loss * world.size / work.n_tokens).backward()  # gradients are averaged over processes
             nats += float(loss.detach())
         nats = world.sum(nats)
@@ -420,7 +425,7 @@ class Trainer:
 
     def _write_last_losses(self) -> None:
         """Measure the best checkpoint, which runs are compared by."""
-        best = load(self.run.path, device=str(self.device))
+        best = load_run(self.run.path, device=str(self.device))
         losses = last_losses(best.model, self.config, self.prepared, self.announce, self.world)
         self.recorder.finish(self.state, best, losses)
 
@@ -428,7 +433,7 @@ class Trainer:
         """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
         if not self.sharded:
             return self.model
-        model = build_model(self.config, self.prepared.facts, new=False).to(self.device)
+        model = build_model(self.config, self.prepared.facts).to(self.device)
         model.load_state_dict({name: whole(tensor) for name, tensor in self.model.state_dict().items()})
         return model
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
 from PIL import Image
 
-from img2seq.build.assemble import LoadedRun, Prepared
+from img2seq.build.prepare import Prepared
+from img2seq.build.trained import TrainedRun
 from img2seq.config.schema import Experiment
 from img2seq.data.image import ImageSpec, decode, read_bytes
 from img2seq.data.seeds import seed_of
-from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
+from img2seq.inference.predictor import Predictor
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
@@ -141,18 +141,16 @@ class Recorder:
 
     def _caption(self, model: CaptionModel, image_ids: list[str], decoding: Decoding) -> list[str]:
         """Return a caption of each of these validation images."""
-        model.eval()
         valid = self.prepared.valid
         place = {image_id: i for i, image_id in enumerate(valid.image_ids)}
-        places = [place[image_id] for image_id in image_ids]
-        images = {
-            name: rows.read(places, image_ids, seed=0, epoch=None).to(model.device)
-            for name, rows in valid.images.items()
-        }
-        with torch.inference_mode():
-            memory = model.encode(images)
-        found = search(model.decoder, memory, decoding, n_images=len(image_ids), names=image_ids)
-        return [self.prepared.tokenizer.decode(hypotheses[0].tokens) for hypotheses in found]
+        pixels, features = valid.read_images([place[image_id] for image_id in image_ids])
+        predictor = self._predictor(model)
+        found = predictor.captions(decoding, names=image_ids, pixels=pixels, features=features)
+        return [caption.text for caption in found]
+
+    def _predictor(self, model: CaptionModel) -> Predictor:
+        specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in self.config.inputs}
+        return Predictor(model, self.prepared.tokenizer, specs)
 
     def _write_samples(self, folder: Path, step: int, image_ids: list[str], captions: list[str]) -> None:
         samples = []
@@ -187,29 +185,25 @@ class Recorder:
         return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
     def _write_manual(self, folder: Path, model: CaptionModel, decoding: Decoding) -> None:
-        model.eval()
+        predictor = self._predictor(model)
         for n, entry in enumerate(self.config.output.sampling_config.manual_inputs):
             inputs = folder / f"{n}_inputs"
             inputs.mkdir(parents=True, exist_ok=True)
-            images = {}
-            for image_input in self.config.inputs:
-                spec = ImageSpec.of(image_input.input_type_info)
-                pixels = decode(read_bytes(entry[image_input.name], spec), spec, entry[image_input.name])
-                images[image_input.name] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(model.device)
-                Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
-                    inputs / f"{image_input.name}.png"
-                )
-            with torch.inference_mode():
-                memory = model.encode(images)
+            pixels = {}
+            for name, spec in predictor.specs.items():
+                picture = decode(read_bytes(entry[name], spec), spec, entry[name])
+                pixels[name] = predictor.pixel_batch(name, [picture])
+                Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(inputs / f"{name}.png")
             beginning = entry.get(self.output, "")
-            tokens = self.prepared.tokenizer.encode(beginning)
-            found = search(model.decoder, memory, decoding, n_images=1, beginnings=[tokens], names=[str(n)])
-            write_text(folder / f"{n}_generated.txt", self.prepared.tokenizer.decode(found[0][0].tokens), synced=False)
+            (caption,) = predictor.captions(
+                decoding, names=[str(n)], pixels=pixels, beginnings=[self.prepared.tokenizer.encode(beginning)]
+            )
+            write_text(folder / f"{n}_generated.txt", caption.text, synced=False)
             write_text(inputs / f"{self.output}.txt", beginning, synced=False)
 
     # --- the end
 
-    def finish(self, state: TrainState, loaded: LoadedRun, losses: dict[str, ImageLosses]) -> None:
+    def finish(self, state: TrainState, loaded: TrainedRun, losses: dict[str, ImageLosses]) -> None:
         """Write what `img2seq compare` needs, of the best checkpoint, then close."""
         self.flush()
         self._draw_curves(["png", "pdf"])
@@ -285,7 +279,7 @@ class NoRecorder(Recorder):
     def samples(self, step: int, model: CaptionModel) -> None:
         """Do nothing."""
 
-    def finish(self, state: TrainState, loaded: LoadedRun, losses: dict[str, ImageLosses]) -> None:
+    def finish(self, state: TrainState, loaded: TrainedRun, losses: dict[str, ImageLosses]) -> None:
         """Do nothing."""
 
 

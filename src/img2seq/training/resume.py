@@ -7,14 +7,16 @@ import shutil
 from dataclasses import asdict
 from fnmatch import fnmatch
 
-from img2seq.build.assemble import Prepared, read_facts
+from img2seq.build.facts import read_facts
+from img2seq.build.prepare import Prepared
+from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.config.show import to_flat
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
-from img2seq.run.folder import RunFolder, check_signed, read_config, read_json
+from img2seq.run.folder import RunFolder, check_signed, read_json
 from img2seq.run.tables import read_history
 from img2seq.run.write import HALF_WRITTEN
 from img2seq.training.environment import environment
@@ -105,7 +107,7 @@ def checkpoint_to_go_on_from(
 
 def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> None:
     check_signed(run)
-    before, now = to_flat(read_config(run)), to_flat(config)
+    before, now = to_flat(load_config(run.config)), to_flat(config)
     changes = {
         key: f"{key}: was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
         for key in {**before, **now}
