@@ -387,7 +387,7 @@ def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
     def full(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr("img2seq.training.record.write_text", full)
+    monkeypatch.setattr("img2seq.training.samples.write_text", full)
     with pytest.raises(RunError, match="No space left on device; the run's checkpoints are intact"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4

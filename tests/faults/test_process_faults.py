@@ -17,7 +17,8 @@ from img2seq.config.load import ConfigFiles, load
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
 from img2seq.run.folder import RunFolder
-from img2seq.training.loop import Interrupted, train
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import train
 
 LONG = ["--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]
 LONG += ["--inputs.photo.input_type_info.size=[64]"]  # more than one place, for batch statistics of one image

@@ -40,7 +40,8 @@ from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.lock import Owner, owner_of, process_start
 from img2seq.run.tables import read_table
 from img2seq.training import validation
-from img2seq.training.loop import Interrupted, Trainer, train
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import Trainer, train
 from img2seq.training.objective import CrossEntropy
 from img2seq.training.resume import MAY_CHANGE
 

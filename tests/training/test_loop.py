@@ -28,7 +28,8 @@ from img2seq.model.packing import PackedBatch
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.tables import read_table
-from img2seq.training.loop import Interrupted, Trainer, train
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import Trainer, train
 from img2seq.training.objective import CrossEntropy
 
 

@@ -298,7 +298,8 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     loaded = _load(arguments, overrides)
     with _collector_paused():
         from img2seq.progress import Announcer
-        from img2seq.training.loop import Interrupted, train
+        from img2seq.training.interruption import Interrupted
+        from img2seq.training.loop import train
 
     try:
         train(loaded, resume=arguments.resume, overwrite=arguments.overwrite)

@@ -16,10 +16,9 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -45,10 +44,12 @@ from img2seq.run.write import remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
+from img2seq.training.finish import last_losses
+from img2seq.training.interruption import Interrupted, first_signal_to
 from img2seq.training.objective import CrossEntropy, Objective
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
-from img2seq.training.record import NoRecorder, Recorder, last_losses
+from img2seq.training.record import NoRecorder, Recorder
 from img2seq.training.resume import (
     DISK_ERRORS,
     check_same_data_and_model,
@@ -60,15 +61,6 @@ from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
 from img2seq.training.validation import image_losses
 from img2seq.training.work import Work, WorkPlan
-
-
-class Interrupted(Exception):
-    """Training was asked to stop; the step was finished and all was saved."""
-
-    def __init__(self, exit_code: int, message: str):
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.told = False  # by another process of the same run
 
 
 def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -226,7 +218,7 @@ class Trainer:
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
         self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
         with contextlib.closing(self.recorder):
-            with self.saver, self._signals():
+            with self.saver, first_signal_to(self._ask_to_stop, others_may_end_us=self.world.size > 1):
                 with self.announce.bar("training", self.n_steps, unit="steps") as advance:
                     advance(self.state.step)
                     self._train(advance)
@@ -457,30 +449,9 @@ class Trainer:
             code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on"
         )
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; the second acts at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.stop_signal = number
-            self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
-            for caught in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(caught, signal.SIG_DFL)
-
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs us handles signals
-            yield
-            return
-        try:
-            yield
-        except BaseException:
-            if self.world.size > 1:  # torchrun hurries the processes that remain; let them say why they end
-                before[signal.SIGTERM] = signal.SIG_IGN
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _ask_to_stop(self, number: int) -> None:
+        self.stop_signal = number
+        self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
 
     def _rate(self, step: int) -> float:
         options = self.config.globals
