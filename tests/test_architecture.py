@@ -105,7 +105,9 @@ def test_only_the_command_line_exits() -> None:
     guilty = []
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path != PACKAGE / "cli/main.py" and any(word in text for word in ("sys.exit", "os._exit", "raise SystemExit")):
+        if path != PACKAGE / "cli/main.py" and any(
+            word in text for word in ("sys.exit", "os._exit", "raise SystemExit")
+        ):
             guilty.append(path.name)
     assert not guilty
 

@@ -29,6 +29,7 @@ from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.compiler import without_compiler
+from img2seq.model.cpu.switch import threads
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
@@ -181,7 +182,7 @@ def _read_data(
         spec = ImageSpec.of(entry.input_type_info)
         with announce.bar(f"reading {name}", len(files[name])) as advance:
             tables[name] = cache_pixels(
-                files[name], spec, cache_folder(config), workers=basic.dataloader_workers, progress=advance
+                files[name], spec, cache_folder(config), workers=threads(basic.dataloader_workers), progress=advance
             )
         problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
         check_broken_share(tables[name].problems, len(files[name]), basic)

@@ -23,6 +23,7 @@ from img2seq.inference.captioner import Captioner
 from img2seq.metrics import Scores, read_references, read_results, score
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.diversity import Diversity, measure_diversity
+from img2seq.model.cpu.switch import threads
 from img2seq.model.encoder import ImageEncoder
 from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
@@ -85,7 +86,7 @@ def evaluate_run(
     folder = images_folder or loaded.config.inputs[0].input_info.input_source
     files, _ = match_images(references, folder, captioner.input_name, problems)
     with announce.bar("reading images", len(files)) as advance:
-        table = cache_pixels(files, captioner.spec, cache_folder(loaded.config), workers=2, progress=advance)
+        table = cache_pixels(files, captioner.spec, cache_folder(loaded.config), workers=threads(2), progress=advance)
     problems.add(f"image(s) in {folder} cannot be used", list(table.problems.values()))
     settle(problems, "error")
     ids = list(references)

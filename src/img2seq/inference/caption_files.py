@@ -20,6 +20,7 @@ from img2seq.data.sources.captions_table import is_utf8
 from img2seq.errors import DataError
 from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Caption, Captioner
+from img2seq.model.cpu.switch import threads
 from img2seq.progress import Announcer
 
 FORMATS = ("text", "jsonl", "csv", "coco")
@@ -159,7 +160,7 @@ def _read(batch: Sequence[str], captioner: Captioner) -> tuple[dict[str, Pixels]
 
     pixels: dict[str, Pixels] = {}
     failures: dict[str, str] = {}
-    for path, result in zip(batch, map_in_threads(read, batch, READERS), strict=True):
+    for path, result in zip(batch, map_in_threads(read, batch, threads(READERS)), strict=True):
         if isinstance(result, DataError):
             failures[path] = str(result)
         else:

@@ -33,6 +33,7 @@ from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.memory import keep_freed_memory
+from img2seq.model.cpu.switch import threads
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder, remove_half_written, sign, write_json, write_text
@@ -172,7 +173,7 @@ class Trainer:
         optimization, precision = config.globals.optimization, config.globals.accelerator.precision
         factors = {entry.name: entry.model.lr_factor for entry in config.inputs}
         basic = config.globals.basic_experiment
-        self.workers, self.seed = basic.dataloader_workers, basic.seed
+        self.workers, self.seed = threads(basic.dataloader_workers), basic.seed
         accumulate = optimization.gradient_accumulation_steps or 1
         self.work = WorkPlan(prepared.train, basic, accumulate, world)
         self.n_steps = self.work.n_steps

@@ -18,6 +18,7 @@ from img2seq.data.seeds import seed_of
 from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.switch import threads
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
@@ -298,7 +299,12 @@ def last_losses(
     with announce.bar("last evaluation", len(valid) * len(sets)) as advance:
         return {
             name: image_losses(
-                model, data, batch_size=basic.batch_size, workers=basic.dataloader_workers, world=world, advance=advance
+                model,
+                data,
+                batch_size=basic.batch_size,
+                workers=threads(basic.dataloader_workers),
+                world=world,
+                advance=advance,
             )
             for name, data in sets.items()
         }

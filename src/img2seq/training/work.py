@@ -11,6 +11,7 @@ from img2seq.config.schema import BasicExperiment
 from img2seq.data.batch import Batch
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.order import Plan, share, training_plan
+from img2seq.model.cpu.switch import threads
 from img2seq.training.distributed import World
 
 
@@ -70,7 +71,9 @@ class WorkPlan:
         shares = [share(groups, world.rank, world.size) for groups in plan]
         mine = [own or groups[:1] for own, groups in zip(shares, plan, strict=True)]
         batches: list[Batch] = []
-        for place, batch in enumerate(data.batches(mine, epoch=epoch, workers=self.basic.dataloader_workers), 1):
+        for place, batch in enumerate(
+            data.batches(mine, epoch=epoch, workers=threads(self.basic.dataloader_workers)), 1
+        ):
             batches.append(batch)
             if len(batches) == self.accumulate or place == len(plan):
                 first = place - len(batches)
