@@ -28,7 +28,6 @@ from img2seq.data.split import configured_split, joint_contents, read_ids
 from img2seq.data.tokenizer import Tokenizer, build_tokenizer, longest_trained
 from img2seq.errors import ConfigError, ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.switch import threads
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder, check_name
@@ -369,7 +368,7 @@ def load(path: str | Path, *, device: str = "auto", step: int | None = None) -> 
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
     # First a model without memory: only a file that fits decides how much is allocated.
-    with without_compiler(), torch.device("meta"):
+    with torch.device("meta"):
         check_shapes(
             shapes_of(build_model(config, facts, new=False)), read_shapes(checkpoint.weights), checkpoint.weights
         )

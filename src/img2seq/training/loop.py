@@ -31,7 +31,6 @@ from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.model.cpu.switch import threads
 from img2seq.progress import Announcer
@@ -77,11 +76,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    compiles = loaded.experiment.globals.model.compile_model
-    with (
-        nullcontext() if compiles else without_compiler(),
-        joined(loaded.experiment.globals.basic_experiment.device) as world,
-    ):
+    with joined(loaded.experiment.globals.basic_experiment.device) as world:
         if world.first:
             refuse_what_is_no_run(run, resume=resume)
         with locked(run, Announcer().warn) if world.first else nullcontext():
