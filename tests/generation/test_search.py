@@ -158,7 +158,7 @@ def test_beams_are_extended_by_the_best_of_all_their_continuations() -> None:
 
 
 @pytest.mark.parametrize("settings", [GREEDY, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)])
-def test_a_layout_for_decoding_changes_no_caption_and_no_weight(settings: Decoding) -> None:
+def test_a_layout_for_decoding_changes_no_caption_and_no_weight(settings: Decoding, speed_ups_on: None) -> None:
     plain, laid_out = model().decoder, model().decoder
     laid_out.lay_out_for_decoding()
     linear = [module for module in laid_out.modules() if isinstance(module, torch.nn.Linear)]

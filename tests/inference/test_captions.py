@@ -69,7 +69,7 @@ def test_the_captions_follow_the_pictures(run: Path, images: Path) -> None:
 
 
 def test_onnx_runtime_gives_the_same_captions(
-    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, images: Path, tmp_path: Path, speed_ups_on: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
     found, losses, used = [], [], []

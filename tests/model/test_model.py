@@ -15,9 +15,9 @@ from torch import Tensor
 from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
-from img2seq.model import attention
 from img2seq.model.attention import PackedAttention
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu import attention_products
 from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.foreign_weights import read_any_tensors
@@ -87,16 +87,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, mask: Tensor) -> Tenso
     return torch.cat(heads, dim=1)
 
 
-def test_long_rows_go_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_go_to_the_fused_kernel(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[tuple[int, ...]] = []
-    plain = attention._ByProducts.apply
+    plain = attention_products._ByProducts.apply
 
     def noting(*arguments: Any) -> torch.Tensor:
         taken.append(arguments[4])
         result: torch.Tensor = plain(*arguments)
         return result
 
-    monkeypatch.setattr(attention._ByProducts, "apply", noting)
+    monkeypatch.setattr(attention_products._ByProducts, "apply", noting)
     for length in (12, 200):
         batch = pack(collate(("a", "b"), [[([1] * length, [1] * length, 0)], [([1] * 5, [1] * 5, 0)]]))
         PackedAttention(batch, 4, []).attend_to_caption(0, torch.randn(length + 5, 3 * 16))
@@ -126,9 +126,11 @@ def test_attention_by_products_equals_the_fused_kernel(with_image: bool, monkeyp
     for by_products in (True, False):
         model = small_model(with_image=with_image).double()
         with monkeypatch.context() as patched:
-            patched.setattr(PackedAttention, "by_products", lambda *_, chosen=by_products: chosen)
+            patched.setenv("IMG2SEQ_PLAIN", "" if by_products else "attention_products")
             if by_products:
                 patched.setattr(F, "scaled_dot_product_attention", None)
+            else:
+                patched.setattr(attention_products._ByProducts, "apply", None)
             loss = CrossEntropy().loss_sum(model, batch)
             found[by_products] = [loss, *torch.autograd.grad(loss, list(model.decoder.parameters()))]
     torch.testing.assert_close(found[True], found[False])

@@ -71,7 +71,7 @@ def test_adabelief_is_the_algorithm_of_the_paper(decoupled: bool) -> None:
     torch.testing.assert_close(parameter.detach().double(), x, atol=1e-5, rtol=1e-5)
 
 
-def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adabelief_in_blocks_equals_adabelief_in_one(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def trained() -> list[torch.Tensor]:
         torch.manual_seed(0)
         conv = nn.Conv2d(5, 7, 3).to(memory_format=torch.channels_last)
@@ -90,7 +90,7 @@ def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyP
 
     whole = trained()
     for size in (1, 13, 64):
-        monkeypatch.setattr("img2seq.training.optimizer.BLOCK_NUMBERS", size)
+        monkeypatch.setattr("img2seq.model.cpu.blocks.BLOCK_NUMBERS", size)
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(trained(), whole, strict=True))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from img2seq.build.facts import Facts
-from img2seq.config.inputs import ImageModel
-from img2seq.config.model_sections import ModelSections
+from img2seq.config.inputs import ImageInput, ImageModel
+from img2seq.config.outputs import SequenceOutput
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import CreateBackbone, ImageEncoder, create_backbone
@@ -18,33 +18,35 @@ def without_pretrained(options: ImageModel) -> CreateBackbone:
 
 
 def build_model(
-    config: ModelSections, facts: Facts, *, create_of: Callable[[ImageModel], CreateBackbone] = without_pretrained
+    inputs: Iterable[ImageInput],
+    output: SequenceOutput,
+    facts: Facts,
+    *,
+    create_of: Callable[[ImageModel], CreateBackbone] = without_pretrained,
 ) -> CaptionModel:
-    """Return the model a configuration describes; `create_of` says where an encoder's first weights come from."""
-    output = config.output.model
-    size = output.model_init_config
+    """Return the model that a configuration's inputs and output describe; `create_of` says where an encoder's first weights come from."""
+    options, size = output.model, output.model.model_init_config
     encoders = {}
-    for entry in config.inputs:
+    for entry in inputs:
         height, width = entry.input_type_info.height_width
-        options = entry.model
         encoders[entry.name] = ImageEncoder(
-            options.model_type,
+            entry.model.model_type,
             height=height,
             width=width,
             **facts.normalization[entry.name],
-            options=options.model_init_config,
-            frozen=options.freeze_pretrained_model,
-            create=create_of(options),
+            options=entry.model.model_init_config,
+            frozen=entry.model.freeze_pretrained_model,
+            create=create_of(entry.model),
         )
     decoder = Decoder(
         vocabulary=facts.vocabulary,
-        width=output.embedding_dim,
+        width=options.embedding_dim,
         n_layers=size.num_layers,
         n_heads=size.num_heads,
-        feedforward=output.feedforward_dim,
+        feedforward=options.feedforward_dim,
         dropout=size.dropout,
-        position_dropout=output.position_dropout,
-        position=output.position,
+        position_dropout=options.position_dropout,
+        position=options.position,
         n_positions=facts.n_positions,
         has_memory=bool(encoders),
     )

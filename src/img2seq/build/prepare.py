@@ -92,7 +92,8 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
         f"{len(tokenizer):,} tokens, captions of at most {max_length}"
     )
     torch.manual_seed(seed_of("weights", basic.seed))
-    model = build_model(config, facts, create_of=pretrained if previous is None else without_pretrained).to(device)
+    create_of = pretrained if previous is None else without_pretrained
+    model = build_model(config.inputs, config.output, facts, create_of=create_of).to(device)
     options = config.globals.model
     if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
         strict = options.strict_pretrained_loading or previous is not None

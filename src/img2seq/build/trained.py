@@ -16,7 +16,6 @@ from img2seq.data.image import ImageSpec
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.compiler import without_compiler
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors, shapes_of
 from img2seq.run.checkpoint import Checkpoint, best, verify
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_model_sections, read_tokenizer
@@ -58,9 +57,13 @@ def load_run(path: str | Path, *, device: str = "auto", step: int | None = None)
             raise RunError(f"{checkpoint.path}: there is no such checkpoint")
         verify(checkpoint)
     # First a model without memory: only a file that fits decides how much is allocated.
-    with without_compiler(), torch.device("meta"):
-        check_shapes(shapes_of(build_model(config, facts)), read_shapes(checkpoint.weights), checkpoint.weights)
-    model = build_model(config, facts)
+    with torch.device("meta"):
+        check_shapes(
+            shapes_of(build_model(config.inputs, config.output, facts)),
+            read_shapes(checkpoint.weights),
+            checkpoint.weights,
+        )
+    model = build_model(config.inputs, config.output, facts)
     model.load_state_dict(read_tensors(checkpoint.weights))
     model.to(choose_device(device)).eval()
     specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in config.inputs}

@@ -21,20 +21,25 @@ class ModelSections(Section):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
-        if len(self.outputs) != 1:
-            raise ValueError(f"outputs: expected one sequence output, found {len(self.outputs)}; train one run for each")
-        names = [entry.name for entry in self.inputs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"inputs: input_name must differ between inputs, found {names}")
-        manual_keys = {*names, self.output.name}
-        for entry in self.output.sampling_config.manual_inputs:
-            if not set(names) <= set(entry) <= manual_keys:
-                raise ValueError(f"outputs: manual_inputs: expected the keys {sorted(manual_keys)} ({self.output.name} may be left out), found {sorted(entry)}")
+        check_names(self.inputs, self.outputs)
         return self
 
     @property
     def output(self) -> SequenceOutput:
         return self.outputs[0]
+
+
+def check_names(inputs: list[ImageInput], outputs: list[SequenceOutput]) -> None:
+    """Raise ValueError unless there is one output, inputs have distinct names, and manual inputs use these names."""
+    if len(outputs) != 1:
+        raise ValueError(f"outputs: expected one sequence output, found {len(outputs)}; train one run for each")
+    names = [entry.name for entry in inputs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"inputs: input_name must differ between inputs, found {names}")
+    (output,) = outputs
+    for entry in output.sampling_config.manual_inputs:
+        if not set(names) <= set(entry) <= {*names, output.name}:
+            raise ValueError(f"outputs: manual_inputs: expected the keys {sorted({*names, output.name})} ({output.name} may be left out), found {sorted(entry)}")
 
 
 # fmt: on

@@ -10,16 +10,33 @@ and says why (`neutral`), or is refused by name (`REFUSED`). Nothing is ever ign
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import Field, model_validator
+
 from img2seq.config.globals import Globals
-from img2seq.config.model_sections import ModelSections
-from img2seq.config.outputs import Fusion
+from img2seq.config.inputs import ImageInput
+from img2seq.config.model_sections import check_names
+from img2seq.config.outputs import Fusion, SequenceOutput
+from img2seq.config.section import Section
 
 
-class Experiment(ModelSections):
+class Experiment(Section):
     """A whole configuration."""
 
     globals: Globals
+    inputs: list[ImageInput] = Field([], description="Image inputs; none is the text-only baseline.")
     fusion: Fusion = Fusion()
+    outputs: list[SequenceOutput] = Field(description="What to generate.")
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        check_names(self.inputs, self.outputs)
+        return self
+
+    @property
+    def output(self) -> SequenceOutput:
+        return self.outputs[0]
 
 
 # Keys of the peer's schema that are not in ours at all: refused by name, with the reason.

@@ -7,15 +7,13 @@ from typing import Any, ClassVar
 import yaml
 
 from img2seq.config.load import LoadedConfig
-from img2seq.config.overrides import SECTIONS
 from img2seq.config.schema import Experiment
 from img2seq.config.yaml_reader import Path_, dotted, scalar
 
 
 def to_plain(experiment: Experiment) -> dict[str, Any]:
     """Return the configuration as plain data, in the form of one experiment file."""
-    sections = experiment.model_dump(mode="json", by_alias=True)
-    return {name: sections[name] for name in SECTIONS}
+    return experiment.model_dump(mode="json", by_alias=True)
 
 
 def to_flat(experiment: Experiment) -> dict[str, str]:

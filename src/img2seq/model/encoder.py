@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
-from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.convolution import replace_convolutions
 from img2seq.model.cpu.dropout import Dropout
 
@@ -103,8 +102,8 @@ class ImageEncoder(nn.Module):
 
 def _timm() -> Any:
     """Return timm, which imports torchvision: only where an encoder is built."""
-    with without_compiler():
-        import timm
+    import timm
+
     return timm
 
 

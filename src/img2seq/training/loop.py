@@ -33,7 +33,6 @@ from img2seq.config.show import describe, to_yaml
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
@@ -73,11 +72,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    compiles = loaded.experiment.globals.model.compile_model
-    with (
-        nullcontext() if compiles else without_compiler(),
-        joined(loaded.experiment.globals.basic_experiment.device) as world,
-    ):
+    with joined(loaded.experiment.globals.basic_experiment.device) as world:
         if world.first:
             refuse_what_is_no_run(run, resume=resume)
         with locked(run, Announcer().warn) if world.first else nullcontext():
@@ -425,7 +420,7 @@ class Trainer:
         """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
         if not self.sharded:
             return self.model
-        model = build_model(self.config, self.prepared.facts).to(self.device)
+        model = build_model(self.config.inputs, self.config.output, self.prepared.facts).to(self.device)
         model.load_state_dict({name: whole(tensor) for name, tensor in self.model.state_dict().items()})
         return model
 
