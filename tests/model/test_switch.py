@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import ROOT
-from img2seq.cli.main import _collector_paused
 from img2seq.data.batch import collate
 from img2seq.errors import ConfigError
 from img2seq.model import onnx_encoder
 from img2seq.model.attention import PackedAttention
 from img2seq.model.cpu import blocks, switch
+from img2seq.model.cpu.collector import collector_paused
 from img2seq.model.cpu.convolution import Conv2d
 from img2seq.model.cpu.dropout import Dropout
 from img2seq.model.cpu.memory import keep_freed_memory
@@ -142,11 +142,11 @@ def test_the_collector_runs_where_its_pause_is_off(monkeypatch: pytest.MonkeyPat
     frozen: list[bool] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))  # for good: later tests would keep what is garbage
     monkeypatch.setenv("IMG2SEQ_PLAIN", "collector")
-    with _collector_paused():
+    with collector_paused():
         assert gc.isenabled()
     assert not frozen
     monkeypatch.delenv("IMG2SEQ_PLAIN")
-    with _collector_paused():
+    with collector_paused():
         assert not gc.isenabled()
     assert gc.isenabled()
     assert frozen

@@ -8,15 +8,13 @@ Modules are imported by the verb that needs them, so that help and errors come a
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from img2seq import __version__
 from img2seq.errors import ConfigError, Img2SeqError, did_you_mean
-from img2seq.model.cpu.switch import is_on
+from img2seq.model.cpu.collector import collector_paused
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -270,20 +268,6 @@ def _load(arguments: argparse.Namespace, overrides: list[str]):  # type: ignore[
     return load(files, overrides)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Import without Python's garbage collector, which looks again and again at half a million objects that all stay."""
-    if not is_on("collector"):
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # nor does it look at them later
-        gc.enable()
-
-
 def _seconds(text: str) -> float:
     """Return the seconds of `90`, `90s`, `90m` or `2h`."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h", "d") else (text, "s")
@@ -300,7 +284,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.max_time is not None:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={_seconds(arguments.max_time)}"]
     loaded = _load(arguments, overrides)
-    with _collector_paused():
+    with collector_paused():
         from img2seq.progress import Announcer
         from img2seq.training.interruption import Interrupted
         from img2seq.training.loop import train
@@ -318,7 +302,7 @@ def _caption(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = _decoding(arguments)
     from pathlib import Path
 
-    with _collector_paused():
+    with collector_paused():
         from img2seq.inference.caption_files import Options, caption_files, expand
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
@@ -358,7 +342,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --captions FILE needs --images FOLDER, and the other way round")
     from pathlib import Path
 
-    with _collector_paused():
+    with collector_paused():
         from img2seq.evaluation.evaluate_run import evaluate_results, evaluate_run, table, write_evaluation
 
     if arguments.results is not None:
