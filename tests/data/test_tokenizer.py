@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2seq.data.sources.captions_table import clean_caption
+from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer, from_vocab_file
 from img2seq.errors import DataError
 

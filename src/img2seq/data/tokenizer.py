@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tokenizers
 
 from img2seq.config.outputs import SequenceTypeInfo
-from img2seq.data.sources.captions_table import clean_caption, is_utf8
+from img2seq.data.text import clean_caption, is_utf8
 from img2seq.errors import DataError
 
 BOS, UNK, MASK, PAD, EOS = range(5)
