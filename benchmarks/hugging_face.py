@@ -24,7 +24,7 @@ from benchmarks.peers import HUGGING_FACE, Session, interpreter
 from benchmarks.photographs import VALID, photographs
 from benchmarks.summary import ENCODERS
 from img2seq.config.outputs import SequenceTypeInfo
-from img2seq.data.sources.captions_table import read_captions
+from img2seq.data.sources.read import read_captions
 from img2seq.data.vocabulary import build_tokenizer
 
 BATCH, PIXELS, WIDTH, LAYERS, HEADS, LR = 30, 224, 256, 3, 8, 3e-4

@@ -36,7 +36,8 @@ from img2seq.config.show import to_yaml
 from img2seq.config.yaml_reader import parse_yaml
 from img2seq.data.image import ImageSpec, decode, from_any, read_header
 from img2seq.data.seeds import generator
-from img2seq.data.sources.captions_table import clean_caption, read_captions
+from img2seq.data.sources.read import read_captions
+from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import Img2SeqError

@@ -14,6 +14,7 @@ Only `cli/main.py` turns an error into an exit code; nothing else in the package
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -51,6 +52,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or "" where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 2, 4, 4
+MOST_SHOWN = 160  # characters of one value
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of what was found, at most a line of it: a value may be a whole file."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 4] + " ..."
+
+
+def shown_all(values: Iterable[object], *, most: int = 6) -> str:
+    """Return the `repr` of several values on one line, the first `most` of them, or "nothing"."""
+    values = list(values)
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(shown, values[:most])) + more or "nothing"
 
 
 def listed(items: Iterable[str], *, most: int = 10) -> str:

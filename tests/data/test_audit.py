@@ -166,7 +166,7 @@ def test_words_of_the_validation_part_that_training_lacks_are_counted(
     ("arguments", "said"),
     [
         (["{f}/nothing"], "found nothing"),
-        (["{f}/check.json"], "found another file"),
+        (["{f}/check.json"], "check.json: expected a COCO annotation file"),
         (["{f}/experiment.yaml", "{f}/images"], "one experiment alone"),
         (["{f}/captions.csv", "--valid-ids", "{f}/no.txt"], "no.txt: cannot be read"),
     ],

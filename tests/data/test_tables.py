@@ -11,7 +11,7 @@ from PIL import Image
 
 from conftest import write_tiny_data
 from img2seq.data.records import Problems, find_images, image_id_of, match_images
-from img2seq.data.sources.captions_table import read_captions
+from img2seq.data.sources.read import read_captions
 from img2seq.data.split import manual_split, random_split
 from img2seq.errors import DataError
 

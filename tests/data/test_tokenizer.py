@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2seq.data.sources.captions_table import clean_caption
+from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.data.vocabulary import from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import DataError

@@ -75,11 +75,11 @@ def test_wrong_results_are_refused_with_their_place(tmp_path: Path, content: Any
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        ("ID,Caption\n1,a\n", "r.csv", ["line 1", "ID,Sequence", "ID,Caption"]),
+        ("ID,Caption\n1,a\n", "r.csv", ["r.csv:1:", "ID and Sequence", "'ID', 'Caption'"]),
         ("ID,Sequence\n1,a\n,b\n", "r.csv", ["line 3"]),
         ("ID,Sequence\n1,a\n2,a dog, running\n", "r.csv", ["line 3"]),
         ("ID,Sequence\n1\n", "r.csv", ["line 2"]),
-        ("ID,Sequence\n", "r.csv", ["no references"]),
+        ("ID,Sequence\n", "r.csv", ["found none"]),
         ({"1": "a dog"}, "r.json", ["image 1", "'a dog'"]),
         ({"1": []}, "r.json", ["image 1"]),
         ({"1": ["a", 3]}, "r.json", ["image 1", "3"]),

@@ -21,9 +21,9 @@ from img2seq.config.schema import Experiment
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.data.pixels import PixelTable, cache_pixels
-from img2seq.data.records import Problems, captions_by_image, check_broken_share, match_images, settle
+from img2seq.data.records import Problems, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
-from img2seq.data.sources.captions_table import read_captions
+from img2seq.data.sources.read import read_captions
 from img2seq.data.split import configured_split, joint_contents, read_ids
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
@@ -131,7 +131,7 @@ def _read_data(
     source = config.output.output_info.output_source
     table = read_captions(source)
     problems.add(f"row(s) of {source} cannot be used", table.problems)
-    captions = captions_by_image(table)
+    captions = table.captions
     tables: dict[str, PixelTable] = {}
     files: dict[str, dict[str, Path]] = {}
     for entry in config.inputs:

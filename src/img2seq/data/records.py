@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from img2seq.config.globals import BasicExperiment
 from img2seq.data.image import EXTENSIONS
-from img2seq.data.sources.captions_table import CaptionTable, is_utf8
-from img2seq.errors import DataError, did_you_mean, listed
+from img2seq.data.text import clean_name, is_utf8
+from img2seq.errors import DataError, did_you_mean, listed, shown
 
 
 @dataclass
@@ -34,9 +35,10 @@ class Problems:
 
 
 def image_id_of(name: str) -> str:
-    """Return the ID of a file name or of an ID written with a file's extension."""
+    """Return the ID of a file name or of an ID written with a file's extension, in the form in which IDs are compared."""
+    name = clean_name(name)
     stem, dot, extension = name.rpartition(".")
-    return stem if dot and stem and f".{extension.lower()}" in EXTENSIONS else name
+    return stem.rstrip() if dot and stem and f".{extension.lower()}" in EXTENSIONS else name
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,18 @@ def images_below(folder: str | Path) -> Iterator[Path]:
                 yield here / name
 
 
-def captions_by_image(table: CaptionTable) -> dict[str, list[str]]:
-    """Return captions by image ID; `x` and `x.jpg` are one image."""
-    captions: dict[str, list[str]] = {}
-    for name, texts in table.captions.items():
-        captions.setdefault(image_id_of(name), []).extend(texts)
-    return captions
+def files_by_captioned_id(files: Mapping[str, Path], captioned: Collection[str]) -> dict[str, Path]:
+    """Return files by the IDs that captions have for them.
+
+    An ID such as `x.gif` may be a file name or, without an extension, that of `x.gif.jpg`: the second where nothing else fits.
+    """
+    shorter = Counter(image_id_of(image_id) for image_id in files if image_id not in captioned)
+    found = {}
+    for image_id, path in files.items():
+        short = image_id_of(image_id)
+        renamed = image_id not in captioned and short in captioned and short not in files and shorter[short] == 1
+        found[short if renamed else image_id] = path
+    return found
 
 
 def match_images(
@@ -116,14 +124,14 @@ def match_images(
 ) -> tuple[dict[str, Path], int]:
     """Return the image file of every captioned ID, and how many images have no caption."""
     images = find_images(folder)
-    found = images.files
+    found = files_by_captioned_id(images.files, captions)
     problems.add(f"ID(s) of input {input_name} are claimed by two files", images.clashes)
     problems.add(f"file(s) in {folder} are not read", images.refused)
     missing = [image_id for image_id in captions if image_id not in found]
     if len(missing) == len(captions):
         example, some = next(iter(captions)), next(iter(found.values()))
         raise DataError(
-            f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {example!r}, an image is {some.name!r}"
+            f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {shown(example)}, an image is {some.name!r}"
         )
     problems.add(f"ID(s) with captions have no image in {folder}", missing)
     return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import tokenizers
 
-from img2seq.data.sources.captions_table import clean_caption, is_utf8
+from img2seq.data.text import clean_caption, is_utf8
 from img2seq.errors import DataError
 
 BOS, UNK, MASK, PAD, EOS = range(5)

@@ -13,14 +13,15 @@ from img2seq.build.trained import TrainedRun
 from img2seq.config.load import load_config
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.pixels import cache_pixels
-from img2seq.data.records import Problems, captions_by_image, match_images, settle
-from img2seq.data.sources.captions_table import read_captions
+from img2seq.data.records import Problems, match_images, settle
+from img2seq.data.sources.read import read_captions
 from img2seq.errors import DataError, RunError
 from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner
-from img2seq.metrics import Scores, read_references, read_results, score
+from img2seq.metrics import Scores, score
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.diversity import Diversity, measure_diversity
+from img2seq.metrics.formats import read_pair
 from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
@@ -111,14 +112,14 @@ def _references(trained: TrainedRun, split: str, captions_file: str | None) -> t
     """Return references by image id, and the captions the run was trained on where its table is still there."""
     source = trained.config.output.output_info.output_source
     sides = read_json(trained.run.split)
-    own = captions_by_image(read_captions(source)) if Path(source).is_file() else {}
+    own = read_captions(source).captions if Path(source).is_file() else {}
     training = [text for image_id in sides["train"] for text in own.get(image_id, [])]
     if captions_file is not None:
         table = read_captions(captions_file)
         problems = Problems()
         problems.add(f"row(s) of {captions_file} cannot be used", table.problems)
         settle(problems, "error")
-        return captions_by_image(table), training
+        return table.captions, training
     if not own:
         raise RunError(f"{source}: the run's captions are not there; give --captions FILE --images FOLDER")
     if missing := [image_id for image_id in sides[split] if image_id not in own]:
@@ -136,7 +137,7 @@ def _loss(trained: TrainedRun, data: CaptionSet, announce: Announcer) -> float:
 
 def evaluate_results(results: str, references: str, *, document_frequency: str | None = None) -> Evaluated:
     """Score a COCO results file of any system. Raises ScoreError for files that cannot be scored."""
-    captions, of_image = read_results(Path(results)), read_references(Path(references))
+    captions, of_image = read_pair(results, references)
     scores = score(captions, of_image, document_frequency=_document_frequency(document_frequency))
     texts_of = {image_id: list(texts) for image_id, texts in of_image.items()}
     return Evaluated(scores, dict(captions), texts_of, {}, {"data": results}, measure_diversity(captions))

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
-from img2seq.data.sources.captions_table import is_utf8
+from img2seq.data.text import is_utf8
 from img2seq.errors import DataError
 from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner

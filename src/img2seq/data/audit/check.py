@@ -18,8 +18,8 @@ from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.audit.findings import Audit, counts, spread
 from img2seq.data.audit.images import check_images
 from img2seq.data.image import ImageSpec
-from img2seq.data.records import captions_by_image, image_id_of
-from img2seq.data.sources.captions_table import CaptionTable, read_captions
+from img2seq.data.records import image_id_of
+from img2seq.data.sources.read import read_captions
 from img2seq.data.split import joint_contents, leaks, random_split, read_ids
 from img2seq.data.tokenizer import UNK, Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
@@ -55,7 +55,7 @@ class Subject:
 
 
 def subject_of(paths: Sequence[str], *, train_ids: str | None, valid_ids: str | None, min_freq: int | None) -> Subject:
-    """Return what paths lead to: an experiment file, or tables of captions (CSV) and folders of images.
+    """Return what paths lead to: an experiment file, or files of captions and folders of images.
 
     Raises:
         DataError: for a path that is none of these.
@@ -79,12 +79,11 @@ def subject_of(paths: Sequence[str], *, train_ids: str | None, valid_ids: str | 
         if path.is_dir():
             subject.folders.setdefault("images", []).append(path)
             subject.specs["images"] = ImageSpec(64, 64)
-        elif path.suffix.lower() == ".csv":
+        elif path.exists():
             subject.tables.append(path)
         else:
-            found = "another file" if path.is_file() else "nothing"
             raise DataError(
-                f"{path}: expected an experiment (.yaml), a table (.csv) or a folder of images, found {found}"
+                f"{path}: expected an experiment (.yaml), a file of captions or a folder of images, found nothing"
             )
     if min_freq is not None:
         subject.info = subject.info.model_copy(update={"min_freq": min_freq})
@@ -120,13 +119,12 @@ def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
 
 def _read_tables(subject: Subject, audit: Audit) -> dict[str, list[str]]:
     """Return captions by image ID."""
-    together = CaptionTable()
+    captions: dict[str, list[str]] = {}
     for path in subject.tables:
-        table = read_captions(path)
-        audit.add("error", "bad-row", f"row(s) of {path} cannot be used", table.problems)
-        for name, texts in table.captions.items():
-            together.captions.setdefault(name, []).extend(texts)
-    captions = captions_by_image(together)
+        found = read_captions(path)
+        audit.add("error", "bad-row", f"row(s) of {path} cannot be used", found.problems)
+        for image_id, texts in found.captions.items():
+            captions.setdefault(image_id, []).extend(texts)
     if captions:
         audit.figures["captions"] = {
             "tables": [str(path) for path in subject.tables],

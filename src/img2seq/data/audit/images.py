@@ -10,7 +10,7 @@ from pathlib import Path
 from img2seq.data.audit.findings import Audit, counts, spread
 from img2seq.data.image import Header, ImageSpec, decode, read_bytes, read_header
 from img2seq.data.pixels import CHUNK, map_in_threads
-from img2seq.data.records import find_images
+from img2seq.data.records import files_by_captioned_id, find_images
 from img2seq.data.row_store import content_key
 from img2seq.data.split import equal_images
 from img2seq.errors import DataError
@@ -58,6 +58,7 @@ def check_images(
         audit.add("error", "id-clash", f"ID(s) in {folder} are claimed by two files", found.clashes + clashes)
         audit.add("error", "refused-file", f"file(s) in {folder} are not read", found.refused)
         files = found.files | files
+    files = files_by_captioned_id(files, captioned)
     where = ", ".join(map(str, folders))
     contents: dict[str, str] = {}
     headers: dict[str, Header] = {}

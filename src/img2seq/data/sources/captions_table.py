@@ -1,103 +1,78 @@
-"""Read the table of captions: a CSV with the columns ID and Sequence."""
+"""A table of captions: CSV with the columns ID and Sequence, a caption a row."""
 
 from __future__ import annotations
 
-import csv
-import io
-import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from img2seq.errors import DataError, did_you_mean, listed
+from img2seq.data.csv_rows import delimiter_hint, read_rows, row_problem, split_header
+from img2seq.data.sources.content import Content
+from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.errors import DataError, did_you_mean, shown, shown_all
 
-csv.field_size_limit(1_000_000)
-
-
-@dataclass
-class CaptionTable:
-    """Captions by ID in the order of the file, and the rows that cannot be used."""
-
-    captions: dict[str, list[str]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-
-def is_utf8(text: str) -> bool:
-    """Tell whether text can be written to a file: names of files need not be, nor texts in JSON."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+COLUMNS = ("ID", "Sequence")
+# What other tools call these columns; only named in an error, for a guess must not decide what is trained on.
+_OTHER_NAMES = {
+    "ID": {"id", "image", "image_id", "imageid", "image_name", "filename", "file_name", "file", "path", "name"},
+    "Sequence": {"sequence", "caption", "captions", "text", "description", "sentence", "comment", "label"},
+}
 
 
-def clean_caption(text: str) -> str:
-    """Return the caption in Unicode NFC on one line: separators and control characters become one space.
-
-    Raises:
-        ValueError: for text that is not valid Unicode (a lone surrogate).
-    """
-    text = unicodedata.normalize("NFC", text)
-    if not is_utf8(text):
-        raise ValueError("not valid Unicode (a lone surrogate)")
-    if not text.isprintable():  # also true of every separator but the space, so plain captions skip the loop
-        text = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp", "Zs") else char for char in text)
-    return " ".join(text.split(" ")) if "  " not in text else " ".join(part for part in text.split(" ") if part)
+def recognise(content: Content) -> bool:
+    """Tell whether content is text that is not JSON: a header that is not right deserves its own error."""
+    return not content.path.is_dir() and not content.binary_kind and content.json is None
 
 
-def read_captions(path: str | Path) -> CaptionTable:
-    """Read captions from a CSV with a header `ID,Sequence`; further columns are ignored.
-
-    An ID is text ("000000000009" stays so); one that stands on several rows has several captions.
-
-    Raises:
-        DataError: if the file cannot be read at all. Rows that cannot be used are returned as problems.
-    """
-    path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    table = CaptionTable()
-    try:
-        header = next(reader, [])
-        id_column, sequence_column = (_column(name, header, path) for name in ("ID", "Sequence"))
-        for row in reader:
-            _add_row(table, row, reader.line_num, id_column, sequence_column)
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not a valid CSV row: {error}") from error
-    if not table.captions:
-        why = f":\n{listed(table.problems)}" if table.problems else ""
-        raise DataError(f"{path}: expected captions, found none in {reader.line_num} lines{why}")
-    return table
-
-
-def _column(name: str, header: list[str], path: Path) -> int:
-    if name not in header:
-        raise DataError(
-            f"{path}:1: expected the columns ID and Sequence, found {', '.join(map(repr, header)) or 'nothing'}.{did_you_mean(name, header)}"
+def read(content: Content, problems: list[str]) -> Iterator[Record]:
+    """Yield a record for each row; an ID on several rows has several captions, further columns are kept."""
+    rows = read_rows(content.path, content.text())
+    first = next(rows, None)
+    header = [name.strip() for name in first.values] if first is not None else []
+    id_column, sequence_column = _columns(content.path, header)
+    others = [(i, name) for i, name in enumerate(header) if i not in (id_column, sequence_column)]
+    ids: set[str] = set()
+    for row in rows:
+        if problem := row_problem(row, len(header), id_column, ids):
+            problems.append(problem)
+            continue
+        place = f"line {row.line}"
+        if len(row.values) <= max(id_column, sequence_column):
+            problems.append(f"{place}: expected an ID and a Sequence, found {len(row.values)} value(s)")
+            continue
+        columns = {name: row.values[i] for i, name in others if i < len(row.values)}
+        written = row.values[id_column], [row.values[sequence_column]]
+        record = (
+            checked_record(*written, place, problems, columns) if others else checked_record(*written, place, problems)
         )
-    return header.index(name)
+        if record is not None:
+            ids.add(record.image_id)
+            yield record
 
 
-def _add_row(table: CaptionTable, row: list[str], line: int, id_column: int, sequence_column: int) -> None:
-    if not row:
-        return
-    if len(row) <= max(id_column, sequence_column):
-        table.problems.append(f"line {line}: expected an ID and a Sequence, found {len(row)} value(s)")
-        return
-    image_id = row[id_column].strip()
-    try:
-        caption = clean_caption(row[sequence_column]).strip()
-    except ValueError as error:
-        table.problems.append(f"line {line}: ID {image_id!r}: the caption is {error}")
-        return
-    if not image_id:
-        table.problems.append(f"line {line}: the ID is empty")
-    elif not caption:
-        table.problems.append(f"line {line}: ID {image_id!r}: the caption is empty")
-    else:
-        table.captions.setdefault(image_id, []).append(caption)
+def _columns(path: Path, header: Sequence[str]) -> tuple[int, int]:
+    """Return the places of ID and Sequence. Raises DataError that says what is nearly right about the header."""
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise DataError(
+            f"{path}:1: expected the columns ID and Sequence, found {shown_all(header)}.{_hint(header, missing)}"
+        )
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise DataError(f"{path}:1: expected one column {name}, found {header.count(name)}: {shown_all(header)}")
+    return header.index(COLUMNS[0]), header.index(COLUMNS[1])
+
+
+def _hint(header: Sequence[str], missing: Sequence[str]) -> str:
+    delimiter = delimiter_hint(header)
+    names = split_header(header) if delimiter else header
+    renamed = []
+    for column in missing:
+        like = [name for name in names if name.lower() in _OTHER_NAMES[column]]
+        if len(like) == 1:
+            renamed.append(f"{shown(like[0])} to {column}")
+    if renamed:
+        return f"{delimiter} Rename {' and '.join(renamed)} if that is what it holds."
+    return delimiter or did_you_mean(missing[0], [name for name in header if len(name) < 100])
+
+
+FORMAT = Format("a table (CSV with the columns ID,Sequence)", recognise, read)

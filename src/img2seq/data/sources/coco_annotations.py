@@ -1,0 +1,77 @@
+"""COCO annotations: a JSON object with `annotations`, each an image's id and a caption, and `images` with the file of each id.
+
+Results are a list of the same entries, so `caption_entries` reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from img2seq.data.sources.content import Content
+from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.errors import DataError, shown
+
+ID_COLUMN = "image_id"
+
+
+def recognise(content: Content) -> bool:
+    return isinstance(content.json, dict) and isinstance(content.json.get("annotations"), list)
+
+
+def read(content: Content, problems: list[str]) -> Iterator[Record]:
+    """Yield a record for each annotation, named after the file of its image; the number stays in the column `image_id`."""
+    files = file_names(content.json)
+    for written, caption, place in caption_entries(content.path, content.json["annotations"], "annotations", problems):
+        if files and str(written) not in files:
+            problems.append(f"{place}: the image_id {shown(written)} is not in the list images")
+            continue
+        name = files.get(str(written), str(written))
+        record = checked_record(name, [caption], place, problems, {ID_COLUMN: written})
+        if record is not None:
+            yield record
+
+
+def file_names(data: dict[str, Any]) -> dict[str, str]:
+    """Return the name of each image by its id: `file_name` without its folders where that names one image, else the id."""
+    images = data.get("images")
+    written = {
+        str(image["id"]): name if isinstance(name := image.get("file_name"), str) else str(image["id"])
+        for image in (images if isinstance(images, list) else [])
+        if isinstance(image, dict) and "id" in image
+    }
+    short = {image_id: PurePosixPath(name).name for image_id, name in written.items()}
+    return short if len(set(short.values())) == len(set(written.values())) else written
+
+
+def caption_entries(
+    path: Path, items: Sequence[Any], where: str, problems: list[str], *, once: bool = False
+) -> Iterator[tuple[str | int, Any, str]]:
+    """Yield (image id, caption, place) of each entry, as they are written; an entry that is none is a problem.
+
+    Raises:
+        DataError: for an id that is written as 1 and as "1", and with `once` for a second entry of an image: which one was meant
+            cannot be known.
+    """
+    places: dict[str, tuple[str | int, str]] = {}
+    for index, item in enumerate(items):
+        place = f"{where}[{index}]"
+        if not isinstance(item, dict) or ID_COLUMN not in item or "caption" not in item:
+            problems.append(f'{place}: expected {{"image_id": ..., "caption": ...}}, found {shown(item)}')
+            continue
+        written = item[ID_COLUMN]
+        if isinstance(written, bool) or not isinstance(written, str | int):
+            problems.append(f"{place}: image_id must be a string or an integer, found {shown(written)}")
+            continue
+        first, first_place = places.setdefault(str(written), (written, place))
+        if type(first) is not type(written):
+            raise DataError(
+                f"{path}: image {written} is written as {first!r} at {first_place} and as {written!r} at {place}"
+            )
+        if once and first_place != place:
+            raise DataError(f"{path}: image {written} has two captions, at {first_place} and at {place}")
+        yield written, item["caption"], place
+
+
+FORMAT = Format("a COCO annotation file (JSON with images and annotations)", recognise, read, ID_COLUMN)
