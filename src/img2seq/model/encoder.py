@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
-from img2seq.model.cpu.convolution import replace_convolutions
 from img2seq.model.cpu.dropout import Dropout
 
 CreateBackbone = Callable[[str, int, int, int, Mapping[str, Any]], nn.Module]  # as `create_backbone`
@@ -56,7 +55,6 @@ class ImageEncoder(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.requires_grad_(not frozen)
-        replace_convolutions(self.backbone)
         self.backbone.to(memory_format=torch.channels_last)
         self.n_places, self.n_features = self._measure(name, height, width, len(mean))
 

@@ -1,34 +1,4 @@
-"""What a run folder holds. Every file in it is read and written through the paths named here.
-
-    config.yaml                 the resolved configuration, one experiment file
-    sources.txt                 the same, each value with where it came from
-    facts.json                  what the data decided: lengths, normalisation, vocabulary size, parameters
-    tokenizer.json              the vocabulary and how captions are cut
-    split.json                  image ids of the training and the validation part
-    data_report.txt             what was left out and why (empty where nothing was)
-    digests.json                SHA-256 of config.yaml, facts.json, tokenizer.json and split.json
-    environment.json            versions, machine, threads, command line
-    run.lock                    which process trains it; absent when none does
-    model.txt                   every layer with its shapes
-    history_train.csv           one row a step: loss in nats per token, learning rate, gradient norm
-    history_valid.csv           one row an evaluation: losses, perplexity, speed
-    log.txt                     what the run said
-    tensorboard/                the same figures as events
-    figures/                    training_curve_LOSS.png and .pdf, learning_rate.png
-    results/<output>/<output>/samples/<step>/
-        auto/<n>_generated.txt  a sampled caption of a validation image
-        auto/<n>_true.txt       what people wrote
-        auto/<n>_inputs/<input>.png     the image as the model saw it, <output>.txt the beginning it was given
-        manual/...              the same for sampling_config.manual_inputs
-        grid.jpg                all of them in one picture
-        meta.json               which image is which
-    samples                     a link to the folder above
-    checkpoints/step-<n>/       see run/checkpoint.py
-    validation/                 of the best checkpoint, written at the end: summary.json, images.csv (loss of each image,
-                                with its own and with another's pictures), captions.json, pictures/
-
-The folder is complete: moved to another machine it can be used there.
-"""
+"""Where each file of a run folder is, and how those that captioning needs are read. What they hold: docs/run-folder.md."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from img2seq.build.model import build_model
-from img2seq.build.prepare import Prepared, prepare
+from img2seq.build.prepare import Prepared, prepare, speed_up
 from img2seq.build.trained import load_run
 from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
@@ -420,7 +420,7 @@ class Trainer:
         """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
         if not self.sharded:
             return self.model
-        model = build_model(self.config.inputs, self.config.output, self.prepared.facts).to(self.device)
+        model = speed_up(build_model(self.config.inputs, self.config.output, self.prepared.facts)).to(self.device)
         model.load_state_dict({name: whole(tensor) for name, tensor in self.model.state_dict().items()})
         return model
 
