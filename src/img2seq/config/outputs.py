@@ -17,7 +17,7 @@ class Fusion(Section):
 
 
 class OutputInfo(Section):
-    output_source: str = Field(min_length=1, description="CSV file with the columns ID and Sequence; an ID may stand on several rows: several captions of one image.")
+    output_source: str = Field(min_length=1, description="File of captions: a CSV table with the columns ID and Sequence, COCO annotations, or a JSON object of lists; several captions of one image are several rows, annotations or list entries.")
     output_name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+$", description="Name of this output in files, figures and overrides.")
     output_type: Literal["sequence"] = Field(description="Only sequence is supported.")
 

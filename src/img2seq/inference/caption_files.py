@@ -13,11 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from img2seq.data.csv_rows import decode_text, delimiter_hint, read_bytes, read_rows, row_problem
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
-from img2seq.data.text import is_utf8
-from img2seq.errors import DataError
+from img2seq.data.text import clean_name, is_utf8
+from img2seq.errors import DataError, listed, shown_all
 from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.predictor import Caption
@@ -66,19 +67,33 @@ def expand(paths: Iterable[str], standard_input: TextIO) -> Iterator[str]:
 
 
 def _paths_in_table(path: Path) -> Iterator[str]:
-    """Yield the column `path` of a CSV file, else its first column; relative paths are relative to the file."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            column = header.index("path") if "path" in header else 0
-            if header and Path(header[column]).suffix.lower() in EXTENSIONS:  # no header
-                yield str(path.parent / header[column])
-            yield from (str(path.parent / row[column]) for row in rows if len(row) > column)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text: {error.reason}") from error
+    """Yield the column `path` of a CSV file, or its first column where it has no header; relative paths are relative to the file.
+
+    Raises:
+        DataError: before the first path, listing all rows that cannot be used: captioning may take hours.
+    """
+    rows = list(read_rows(path, decode_text(path, read_bytes(path))))
+    header = [name.strip() for name in rows[0].values] if rows else []
+    if "path" in header:
+        column, rows = header.index("path"), rows[1:]
+    elif header and Path(header[0]).suffix.lower() in EXTENSIONS:
+        column = 0
+    elif header:
+        raise DataError(
+            f"{path}:1: expected a column path, or paths of images alone, found {shown_all(header)}.{delimiter_hint(header)}"
+        )
+    problems = []
+    for row in rows:
+        problem = row_problem(row, len(header), column, ())
+        if not problem and len(row.values) <= column:
+            problem = f"line {row.line}: expected a path, found {len(row.values)} value(s): {shown_all(row.values)}"
+        if not problem and not clean_name(row.values[column]):
+            problem = f"line {row.line}: the path is empty"
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise DataError(f"{path}: {len(problems)} row(s) cannot be used:\n{listed(problems)}")
+    yield from (str(path.parent / row.values[column]) for row in rows)
 
 
 def caption_files(

@@ -37,7 +37,9 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
             continue
         place = f"line {row.line}"
         if len(row.values) <= max(id_column, sequence_column):
-            problems.append(f"{place}: expected an ID and a Sequence, found {len(row.values)} value(s)")
+            problems.append(
+                f"{place}: expected an ID and a Sequence, found {len(row.values)} value(s): {shown_all(row.values)}"
+            )
             continue
         columns = {name: row.values[i] for i, name in others if i < len(row.values)}
         written = row.values[id_column], [row.values[sequence_column]]
