@@ -52,8 +52,8 @@ class Prepared:
 def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None = None) -> Prepared:
     """Read the data, list what is wrong with it, and build everything that training needs.
 
-    The weights of a new run are drawn, or pretrained ones; those of a resumed one are its checkpoint's, from here on for
-    features of frozen encoders are computed with them.
+    A new run starts from random or pretrained weights. A resumed run loads its checkpoint's weights here: cached features of
+    frozen encoders depend on them.
 
     Raises:
         DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.

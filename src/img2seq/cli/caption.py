@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--format", choices=("text", "jsonl", "csv", "coco"), help="default: by the ending of --output, else text"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted output file")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted output file")
     parser.add_argument("--probabilities", action="store_true", help="write log-probabilities too (jsonl, csv)")
     parser.add_argument(
         "--integer-ids", action="store_true", help="coco: write ids of digits alone as numbers, as COCO's are"

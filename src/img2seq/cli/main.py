@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
         code: int = known.run(known, overrides)
         return code
     except Img2SeqError as error:
-        if not error.told:
+        if not error.already_reported:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

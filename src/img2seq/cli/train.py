@@ -21,13 +21,13 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="remove an existing run and start again")
     parser.add_argument(
         "--max_time",
         type=_seconds,
         metavar="TIME",
-        help="finish the step, save and exit after this long: seconds, or such as 90m, 2h; --resume goes on (default: no limit)",
+        help="finish the step, save and exit after this long: seconds, or such as 90m, 2h; --resume continues (default: no limit)",
     )
     set_run(parser, run, takes_overrides=True)
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     try:
         train(loaded, resume=arguments.resume, overwrite=arguments.overwrite)
     except Interrupted as stop:
-        if not stop.told:
+        if not stop.already_reported:
             Announcer().say(str(stop))
         return stop.exit_code
     return 0

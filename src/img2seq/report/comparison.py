@@ -87,7 +87,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 def _read_run(folder: RunFolder, name: str) -> Run:
     if not (folder.validation / "summary.json").is_file():
-        raise RunError(f"{folder.path}: not finished: it has no validation/summary.json; go on with --resume")
+        raise RunError(f"{folder.path}: not finished: it has no validation/summary.json; continue with --resume")
     losses = {}
     for row in read_table(folder.validation / "images.csv"):
         shuffled = row.get("loss_nats_shuffled")

@@ -65,7 +65,7 @@ def describe_run(path: str | Path) -> str:
         "size": f"{_size(run.path)} on disk",
     }
     if is_now != "finished" and not is_now.startswith("being"):
-        lines["go on with"] = _how_to_resume(run, config)
+        lines["resume with"] = _how_to_resume(run, config)
     return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in lines.items())])
 
 
@@ -79,7 +79,7 @@ def _expecting_a_runs(path: Path) -> Iterator[None]:
 
 
 def _newest_readable(run: RunFolder) -> tuple[Checkpoint | None, dict[str, Any]]:
-    """Return the newest checkpoint with a state, and that state: training may remove both meanwhile."""
+    """Return the newest checkpoint with a state, and that state: a running training may remove both."""
     for checkpoint in reversed(all_checkpoints(run.checkpoints)):
         with suppress(RunError):
             return checkpoint, checkpoint.state()
@@ -124,7 +124,7 @@ def _size(folder: Path) -> str:
     n_bytes = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with suppress(OSError):  # training removes old checkpoints meanwhile
+            with suppress(OSError):  # a running training removes old checkpoints
                 n_bytes += (Path(root) / name).stat().st_size
     return f"{n_bytes / 1e6:,.1f} MB"
 

@@ -91,7 +91,7 @@ def newest_valid(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None
 
 
 def set_aside_newer(checkpoint: Checkpoint) -> Checkpoint:
-    """Rename what is newer than this checkpoint, for it is damaged: training goes on before it.
+    """Rename the damaged checkpoints that are newer than this one: training continues from this one.
 
     It is removed when the next checkpoint has been verified.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints are written beside training: what is saved is a copy, taken between two steps."""
+"""Write checkpoints in a thread beside training, from copies taken between two steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Saver:
         self, folder: Path, keep_best: int, histories: Sequence[Path] = (), warn: Callable[[str], None] = print
     ):
         self.folder, self.keep_best, self.histories, self.warn = folder, keep_best, histories, warn
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_lower_priority)
         self._writing: Future[None] | None = None
         self._weights, self._training = Snapshot(), Snapshot()
         self.is_prepared = False
@@ -92,7 +92,7 @@ class Saver:
             self.wait()
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Let training go first: where all cores are busy, a tenth of one is left. Linux alone has priorities of threads."""
     if sys.platform == "linux":
         os.nice(10)  # the lowest, 19, would leave so little that a checkpoint were never done

@@ -14,7 +14,7 @@ class Interrupted(Exception):
     def __init__(self, exit_code: int, message: str):
         super().__init__(message)
         self.exit_code = exit_code
-        self.told = False  # by another process of the same run
+        self.already_reported = False  # by another process of the same run
 
 
 @contextlib.contextmanager

@@ -51,10 +51,10 @@ from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_
 from img2seq.training.record import NoRecorder, Recorder
 from img2seq.training.resume import (
     DISK_ERRORS,
+    check_output_folder,
     check_same_data_and_model,
-    checkpoint_to_go_on_from,
+    checkpoint_to_resume,
     clear,
-    refuse_what_is_no_run,
 )
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
@@ -63,7 +63,7 @@ from img2seq.training.work import Work, WorkPlan
 
 
 def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
-    """Train as configured, or go on with an interrupted run.
+    """Train as configured, or resume an interrupted run.
 
     Raises:
         Img2SeqError: for anything wrong with configuration, data, model or run folder, before training starts.
@@ -74,7 +74,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     keep_freed_memory()
     with joined(loaded.experiment.globals.basic_experiment.device) as world:
         if world.first:
-            refuse_what_is_no_run(run, resume=resume)
+            check_output_folder(run, resume=resume)
         with locked(run, Announcer().warn) if world.first else nullcontext():
             try:
                 _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
@@ -82,7 +82,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
                 if error.errno not in DISK_ERRORS:
                     raise
                 raise RunError(
-                    f"{error.filename or run.path}: cannot be read or written: {error.strerror}; the run's checkpoints are intact, --resume goes on"
+                    f"{error.filename or run.path}: cannot be read or written: {error.strerror}; the run's checkpoints are intact, --resume continues"
                 ) from error
     return run
 
@@ -96,11 +96,11 @@ def _train_joined(
     if world.first:
         announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
 
-    def step_to_go_on_from() -> int:
-        found = checkpoint_to_go_on_from(run, config, announce, resume=resume, overwrite=overwrite)
+    def step_to_resume() -> int:
+        found = checkpoint_to_resume(run, config, announce, resume=resume, overwrite=overwrite)
         return -1 if found is None else found.step
 
-    step = world.from_first(step_to_go_on_from)
+    step = world.from_first(step_to_resume)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
         prepared = world.in_turn(lambda: prepare(config, announce, previous))
@@ -146,7 +146,7 @@ class _Stops(Exception):
 
 
 class Trainer:
-    """One sitting of a run: what it holds, and the loop."""
+    """One process's part in one session of a run: its state, and the training loop."""
 
     def __init__(
         self,
@@ -441,7 +441,7 @@ class Trainer:
         why = f"by {signal.Signals(asked).name}" if asked > 1 else f"after {limit:g} s, its time"
         code = 128 + asked if asked > 1 else 0
         raise Interrupted(
-            code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on"
+            code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume continues"
         )
 
     def _ask_to_stop(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Which run folder may be trained, and what may differ when a run goes on."""
+"""Which run folder may be trained, and what may differ when a run is resumed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ MAY_CHANGE = {
 }
 
 
-def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
+def check_output_folder(run: RunFolder, *, resume: bool) -> None:
     """Raise RunError for a file, for a folder that holds anything but a run, and where there is nothing to resume."""
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path}: expected a run folder, found a file")
@@ -74,7 +74,7 @@ def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
         raise RunError(f"{run.path}: nothing to resume: there is no such run")
 
 
-def checkpoint_to_go_on_from(
+def checkpoint_to_resume(
     run: RunFolder, config: Experiment, announce: Announcer, *, resume: bool, overwrite: bool
 ) -> checkpoints.Checkpoint | None:
     """Return the newest checkpoint that verifies, or None to begin at the first step.
@@ -87,7 +87,7 @@ def checkpoint_to_go_on_from(
         return None
     if not resume:
         raise RunError(
-            f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder"
+            f"{run.path}: exists already; continue with --resume, start again with --overwrite, or choose another output_folder"
         )
     for name in save_checkpoint.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
