@@ -24,10 +24,10 @@ from torch import Tensor
 
 from benchmarks.figures import save
 from benchmarks.peers import HUGGING_FACE, Session, interpreter
+from img2seq.config.decoding import Decoding
 from img2seq.data.batch import pack
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.generation.search import search
-from img2seq.generation.settings import Decoding
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.batch import pack
 from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, UNK
 from img2seq.errors import ConfigError
 from img2seq.generation.key_values import DecodingCache
 from img2seq.generation.logits import allowed, sampling_probabilities
 from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows, search
-from img2seq.generation.settings import Decoding
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from img2seq.build.assemble import LoadedRun, cache_folder
 from img2seq.build.features import cache_features
+from img2seq.config.decoding import Decoding
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.pixels import PixelTable, cache_pixels
 from img2seq.data.records import Problems, captions_by_image, match_images, settle
 from img2seq.data.sources.captions_table import read_captions
 from img2seq.errors import DataError, RunError
-from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner
 from img2seq.metrics import Scores, read_references, read_results, score
 from img2seq.metrics.cider import DocumentFrequency

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import BOS, EOS
-from img2seq.generation.settings import Decoding
 
 NEVER_EMITTED = slice(BOS, EOS)  # <bos>, <unk>, <mask>, <pad>
 OFF = float("-inf")

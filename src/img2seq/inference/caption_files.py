@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
 from img2seq.data.sources.captions_table import is_utf8
 from img2seq.errors import DataError
-from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Caption, Captioner
 from img2seq.progress import Announcer
 

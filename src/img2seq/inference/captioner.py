@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from img2seq.build.assemble import LoadedRun, load
+from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
 from img2seq.data.tokenizer import EOS, UNK
 from img2seq.errors import DataError, ModelError
 from img2seq.generation.search import Hypothesis, search
-from img2seq.generation.settings import Decoding
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
 

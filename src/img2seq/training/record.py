@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from img2seq.build.assemble import LoadedRun, Prepared
+from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
 from img2seq.data.image import ImageSpec, decode, read_bytes
 from img2seq.data.seeds import seed_of
 from img2seq.generation.search import search
-from img2seq.generation.settings import Decoding
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
