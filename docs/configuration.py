@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from img2seq.config.decoding import SETTINGS
+from img2seq.config.ranges import choices, limits, range_in_words
 from img2seq.config.schema import REFUSED, Experiment
 
 TARGET = Path(__file__).with_name("configuration.md")
@@ -34,6 +36,13 @@ Relative paths are relative to the folder the command is run in. Fields marked "
 framework that the tutorial was written for; all others have the same name, default and meaning there.
 """
 
+DECODING = """## Decoding
+
+How captions are searched for: the flags of `img2seq caption` and `img2seq evaluate`, and the keywords of
+`Captioner.caption` in Python. `sampling_config` above has some of them with other defaults, for the samples of training.
+A value out of range, or a setting that is not in the table, is an error.
+"""
+
 
 def main() -> None:
     """Write the file, or with --check fail if it is out of date."""
@@ -47,6 +56,12 @@ def render() -> str:
     """Return the whole page."""
     lines = [INTRODUCTION]
     _section(Experiment, "", lines)
+    lines += [DECODING, "| flag, keyword | type | range | default | meaning |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `--{name.replace('_', '-')}`, `{name}` | {_kind(field)} | {range_in_words(field)} | {_default(field)} | {field.description} |"
+        for name, field in SETTINGS.items()
+    ]
+    lines.append("")
     lines += [
         "## Refused by name",
         "",
@@ -83,13 +98,13 @@ def _inner_model(field: FieldInfo) -> type[BaseModel] | None:
 def _type(field: FieldInfo) -> str:
     text = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
     text = text.replace("typing.", "").replace("NoneType", "null").replace("None", "null").replace("Literal", "one of ")
-    bounds = [
-        f"{sign} {getattr(item, attribute)}"
-        for item in field.metadata
-        for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-        if getattr(item, attribute, None) is not None
-    ]
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [f"{signs[name]} {limit}" for name, limit in limits(field).items()]
     return f"{text} {', '.join(bounds)}".strip().replace("|", "or")
+
+
+def _kind(field: FieldInfo) -> str:
+    return "name" if choices(field) else "whole number" if field.annotation is int else "number"
 
 
 def _default(field: FieldInfo) -> str:

@@ -133,3 +133,11 @@ def test_two_outputs_are_refused_with_the_reason(tmp_path: Path) -> None:
     data["outputs"].append(tiny_config(tmp_path)["outputs"][0])
     with pytest.raises(ConfigError, match="one sequence output"):
         load_config(write_yaml(tmp_path / "e.yaml", data))
+
+
+def test_an_empty_override_is_the_empty_text(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "experiment.yaml", minimal_config())
+    characters = load_config(path, "outputs.captions.output_type_info.split_on=")
+    assert characters.output.output_type_info.split_on == ""
+    for text in ("null", "None", "~"):
+        assert load_config(path, f"globals.model.ema_decay={text}").globals.model.ema_decay is None

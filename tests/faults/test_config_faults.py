@@ -43,6 +43,12 @@ MISTAKES = [
     ("outputs.captions.model_config.embedding_dim=30", ["multiple of num_heads"]),
     ("outputs.captions.sampling_config.presence_penalty=1", ["not supported", "frequency_penalty"]),
     ("outputs.captions.sampling_config.top_p=0", ["greater than 0"]),
+    ("outputs.captions.sampling_config.temperature=1e-40", ["0.01 to 100", "1e-40"]),
+    ("globals.basic_experiment.device=gpu", ["cpu, cuda, cuda:N, mps or auto", "Did you mean 'cuda'"]),
+    ("globals.basic_experiment.device=cuda:99999999999", ["cpu, cuda, cuda:N, mps or auto"]),
+    ("globals.basic_experiment.n_epochs=", ["whole number", "found ''"]),
+    ("outputs.captions.output_info.output_name=a/b", ["letters, digits, - and _", "'a/b'"]),
+    ("globals.basic_experiment.seed=" + "x" * 5000, ["whole number", "xxx..."]),
 ]
 
 

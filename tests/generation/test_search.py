@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.errors import ConfigError
@@ -20,7 +21,6 @@ from img2seq.generation import search as searching
 from img2seq.generation.key_values import DecodingCache
 from img2seq.generation.logits import sampling_probabilities
 from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows
-from img2seq.generation.settings import Decoding
 from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder

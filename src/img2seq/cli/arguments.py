@@ -7,15 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from img2seq.config.decoding import SETTINGS, Decoding
+from img2seq.config.globals import DEVICE_PATTERN, DEVICES, nearest_device
+from img2seq.config.ranges import choices, names_in_words, range_in_words, shown
 from img2seq.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
-    from img2seq.generation.settings import Decoding
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 Run = Callable[[argparse.Namespace, list[str]], int]
-DEVICES = ("cpu", "cuda", "cuda:N", "mps", "auto")
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         # argparse takes "-inf" and "-1e-3" for flags, and would say that the value is missing.
-        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf$|nan$)")
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|\.?inf$|\.?nan$)")
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the command line as ConfigError."""
@@ -54,28 +55,22 @@ def set_run(parser: Parser, run: Run, *, takes_overrides: bool = False) -> None:
     parser.set_defaults(run=run, parser=parser, takes_overrides=takes_overrides)
 
 
-def names_in_words(names: Sequence[str]) -> str:
-    """Return "a, b or c"."""
-    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
-
-
 def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     """Return a function that reads a whole number from the command line and checks its range."""
 
     def read(text: str) -> int:
         if re.fullmatch(r"[-+]?\d{1,20}", text) and lowest <= int(text) <= highest:
             return int(text)
-        raise argparse.ArgumentTypeError(f"expected a whole number, {lowest} to {highest}; found {text[:80]!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number, {lowest} to {highest}; found {shown(text)}")
 
     return read
 
 
 def device(text: str) -> str:
     """Return the name of a device, checked."""
-    if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
+    if re.fullmatch(DEVICE_PATTERN, text):
         return text
-    near = " Did you mean 'cuda'?" if text.lower().startswith("gpu") else did_you_mean(text, DEVICES)
-    raise argparse.ArgumentTypeError(f"expected {names_in_words(DEVICES)}; found {text[:80]!r}.{near}")
+    raise argparse.ArgumentTypeError(f"expected {names_in_words(DEVICES)}; found {shown(text)}.{nearest_device(text)}")
 
 
 # --- configuration files -----------------------------------------------------------------------------------
@@ -120,18 +115,13 @@ def load_config(arguments: argparse.Namespace, overrides: list[str]) -> LoadedCo
 def add_decoding_arguments(parser: Parser) -> None:
     """Add a flag for each decoding setting, and where and how many images at a time to compute."""
     group = parser.add_argument_group("decoding")
-    group.add_argument("--method", choices=("greedy", "beam", "sample"), help="default: beam")
-    for name, kind, text in (
-        ("beam_size", int, "beams of an image (default: 5)"), ("n_best", int, "captions for each image"),
-        ("length_penalty", float, "a caption's score is its log-probability / length ** this"),
-        ("max_length", int, "most tokens"), ("min_length", int, "fewest tokens"),
-        ("temperature", float, "of samples"), ("top_k", int, "sample from the k likeliest tokens"),
-        ("top_p", float, "sample from the likeliest tokens of this mass"), ("tau", float, "locally typical sampling"),
-        ("repetition_penalty", float, "above 1: fewer repetitions"), ("frequency_penalty", float, "above 0: fewer repetitions"),
-        ("no_repeat_ngram", int, "no sequence of n tokens twice"), ("beam_groups", int, "groups of diverse beam search"),
-        ("diversity", float, "between groups"), ("seed", int, "of samples"),
-    ):  # fmt: skip
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    for name, field in SETTINGS.items():
+        meaning = (field.description or "").rstrip(".").replace("%", "%%")
+        group.add_argument(
+            _flag(name),
+            metavar="N" if field.annotation is int else "NAME" if choices(field) else "X",
+            help=f"{meaning} ({range_in_words(field)}; default: {field.default})",
+        )
     group.add_argument(
         "--batch-size",
         type=whole_number(1, 65536),
@@ -145,10 +135,16 @@ def add_decoding_arguments(parser: Parser) -> None:
 
 
 def decoding_of(arguments: argparse.Namespace) -> Decoding:
-    """Return the decoding settings that the flags give."""
-    from dataclasses import fields
+    """Return the decoding settings that the flags give. Raises ConfigError naming the flags that are wrong."""
+    from img2seq.config.yaml_reader import scalar
 
-    from img2seq.generation.settings import Decoding
+    given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
+    try:
+        return Decoding.of({name: scalar(text) for name, text in given.items()})
+    except ConfigError as error:
+        problems = [line.partition(":") for line in str(error).splitlines()]
+        raise ConfigError("\n".join(f"{_flag(name)}:{problem}" for name, _, problem in problems)) from None
 
-    given = {field.name: getattr(arguments, field.name, None) for field in fields(Decoding)}
-    return Decoding.of({name: value for name, value in given.items() if value is not None})
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from img2seq.config.globals import DEVICES, nearest_device
+from img2seq.config.ranges import limits, names_in_words, range_in_words, shown
 from img2seq.config.schema import REFUSED, Experiment
 from img2seq.config.yaml_reader import Document, Path_, dotted
 from img2seq.errors import did_you_mean
@@ -51,21 +54,26 @@ def _explain(details: ErrorDetails, tree: Document) -> str:
         return f"{_place(path, tree)}: unknown key.{near or ' Known here: ' + ', '.join(known)}"
     if kind == "missing":
         return f"{_place(path, tree)}: required, but not given"
-    expected = _EXPECTED.get(kind) or details["msg"].removeprefix("Input should be ")
+    found_text = shown(found)
     if kind == "literal_error":
-        choices = details["ctx"]["expected"].replace(" or ", ", ")
-        near = did_you_mean(str(found), [choice.strip("' ") for choice in choices.split(",")])
+        names = details["ctx"]["expected"].replace(" or ", ", ")
+        near = did_you_mean(str(found), [name.strip("' ") for name in names.split(",")])
         reason = _UNSUPPORTED_CHOICES.get(str(path[-1]), "") if isinstance(found, str) else ""
-        expected = choices if "," not in choices else f"one of {choices}"
-        return f"{_place(path, tree)}: expected {expected}; found {found!r}.{near or reason}"
-    return f"{_place(path, tree)}: expected {expected}; found {found!r}"
+        expected = names if "," not in names else f"one of {names}"
+        return f"{_place(path, tree)}: expected {expected}; found {found_text}.{near or reason}"
+    if kind == "string_pattern_mismatch" and path[-1] == "device":
+        return f"{_place(path, tree)}: expected {names_in_words(DEVICES)}; found {found_text}.{nearest_device(found)}"
+    expected = _EXPECTED.get(kind) or details["msg"].removeprefix("Input should be ")
+    field = _field_at(path)
+    both_ends = f" (range: {range_in_words(field)})" if field is not None and len(limits(field)) > 1 else ""
+    return f"{_place(path, tree)}: expected {expected}; found {found_text}{both_ends}"
 
 
 _EXPECTED = {
     "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false", "string_type": "text",
     "list_type": "a list", "dict_type": "keys and values", "model_type": "keys and values",
     "model_attributes_type": "keys and values", "finite_number": "a finite number",
-    "string_too_short": "text that is not empty",
+    "string_too_short": "text that is not empty", "string_pattern_mismatch": "letters, digits, - and _ only",
 }  # fmt: skip
 
 _SYNONYMS = {
@@ -97,17 +105,24 @@ def _place(path: Path_, tree: Document) -> str:
 
 def _fields_at(path: Path_) -> list[str]:
     """Return the YAML names of the fields below a key path."""
-    model: type[BaseModel] = Experiment
-    for part in path:
+    model = _model_at(path)
+    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_at(path: Path_) -> type[BaseModel] | None:
+    """Return the section at a key path."""
+    model: type[BaseModel] | None = Experiment
+    for i, part in enumerate(path):
         if isinstance(part, int):
             continue
-        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None:
-            return []
-        annotation = field.annotation
-        inner = [annotation, *get_args(annotation)]
-        nested = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
-        if nested is None:
-            return []
-        model = nested
-    return [field.alias or name for name, field in model.model_fields.items()]
+        field = _field_at(path[: i + 1])
+        inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+    return model
+
+
+def _field_at(path: Path_) -> FieldInfo | None:
+    """Return the field at a key path."""
+    model = _model_at(path[:-1])
+    fields = {} if model is None else model.model_fields
+    return next((field for name, field in fields.items() if path[-1] in (name, field.alias)), None)

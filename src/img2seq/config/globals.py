@@ -7,6 +7,16 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from img2seq.config.section import Section, neutral
+from img2seq.errors import did_you_mean
+
+DEVICES = ["cpu", "cuda", "cuda:N", "mps", "auto"]
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"
+
+
+def nearest_device(text: str) -> str:
+    """Return " Did you mean 'cuda'?" for a name that is none of a device, or "" where none is near."""
+    return " Did you mean 'cuda'?" if text.lower().startswith("gpu") else did_you_mean(text, DEVICES)
+
 
 # One line a field reads like the table it is.
 # fmt: off
@@ -20,7 +30,7 @@ class BasicExperiment(Section):
     valid_size: float | int = Field(0.1, gt=0, description="Images held out for validation: a whole number is a count, a fraction below 1 a share. The split is by image and follows from `seed`.")
     manual_valid_ids_file: str | None = Field(None, description="A text file with one validation ID a line, in place of `valid_size`.")
     dataloader_workers: int = Field(0, ge=0, le=256, description="Threads that decode images and prepare batches beside the training step; 0 does it in line. It never changes what is trained.")
-    device: str = Field("cpu", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Where to compute: cpu, cuda, cuda:N, mps, or auto (the best one present).")
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, cuda:N, mps, or auto (the best one present).")
     memory_dataset: bool = Field(False, description="Hold the decoded pixels in memory rather than in the memory-mapped cache.")
     seed: int = Field(0, ge=0, lt=2**31, description="Ours. Fixes split, order, initial weights, augmentation, dropout and samples.")
     on_bad_data: Literal["error", "skip"] = Field("error", description="Ours. What to do about missing or broken images, captions without an image, empty captions and validation images that stand in training under another ID: stop and list them all, or leave them out and list them.")

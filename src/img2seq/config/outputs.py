@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from img2seq.config.decoding import with_default
 from img2seq.config.section import Section, neutral
 
 # One line a field reads like the table it is.
@@ -78,15 +79,15 @@ class SequenceModel(Section):
 class SamplingConfig(Section):
     manual_inputs: list[dict[str, str]] = Field([], description="Further inputs to caption at every evaluation: {input name: image file, output name: beginning of the caption}.")
     n_eval_inputs: int = Field(10, ge=0, description="Validation images captioned at every evaluation.")
-    generated_sequence_length: int = Field(64, ge=1, description="Most tokens of a sampled caption.")
-    repetition_penalty: float = Field(1.1, gt=0, description="Divides the odds of tokens that stand in the window already (Keskar 2019); 1 is off.")
-    repetition_penalty_max_window: int = Field(64, ge=1, description="Last tokens that count for repetition_penalty.")
-    frequency_penalty: float = Field(0.1, ge=0, description="Taken from a token's logit for each time it stands in the window; 0 is off.")
-    frequency_penalty_max_window: int = Field(128, ge=1, description="Last tokens that count for frequency_penalty.")
-    temperature: float = Field(0.7, gt=0, description="Divides the logits: below 1 sharper, above 1 flatter.")
-    top_k: int = Field(20, ge=0, description="Sample only from the k likeliest tokens; 0 is off.")
-    top_p: float = Field(0.9, gt=0, le=1, description="Sample only from the likeliest tokens that together hold this probability (nucleus); 1 is off.")
-    tau: float = Field(0.95, gt=0, le=1, description="Sample only from the most typical tokens that together hold this probability (locally typical, Meister 2022); 1 is off.")
+    generated_sequence_length: int = with_default("max_length", 64, "Most tokens of a sampled caption.")
+    repetition_penalty: float = with_default("repetition_penalty", 1.1)
+    repetition_penalty_max_window: int = with_default("repetition_penalty_max_window", 64)
+    frequency_penalty: float = with_default("frequency_penalty", 0.1)
+    frequency_penalty_max_window: int = with_default("frequency_penalty_max_window", 128)
+    temperature: float = with_default("temperature", 0.7)
+    top_k: int = with_default("top_k", 20)
+    top_p: float = with_default("top_p", 0.9)
+    tau: float = with_default("tau", 0.95)
 
 
 class SequenceOutput(Section):

@@ -45,7 +45,9 @@ def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
         node = node[part]
         if not isinstance(node, dict):
             raise ConfigError(f"{where}: {'.'.join(rest[: i + 1])} is a value, not a section")
-    node[rest[-1]] = None if right == "None" else value.data
+    if right in ("", "None"):  # the shell has removed the quotes of ''
+        value.data = None if right else ""
+    node[rest[-1]] = value.data
     path = (*at, *rest)
     for old in [key for key in tree.sources if key[: len(path)] == path]:
         del tree.sources[old]

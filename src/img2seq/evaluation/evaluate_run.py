@@ -10,13 +10,13 @@ from typing import Any
 
 from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.trained import TrainedRun
+from img2seq.config.decoding import Decoding
 from img2seq.config.load import load_config
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, match_images, settle
 from img2seq.data.sources.read import read_captions
 from img2seq.errors import DataError, RunError
-from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner
 from img2seq.metrics import Scores, score
 from img2seq.metrics.cider import DocumentFrequency

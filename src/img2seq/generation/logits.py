@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from img2seq.generation.settings import Decoding
+from img2seq.config.decoding import Decoding
 
 OFF = float("-inf")
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.seeds import generator
 from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ConfigError
 from img2seq.generation.logits import OFF, allowed, sampling_probabilities
-from img2seq.generation.settings import Decoding
 from img2seq.generation.step import Step
 
 

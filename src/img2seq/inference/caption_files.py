@@ -13,13 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.csv_rows import decode_text, delimiter_hint, read_bytes, read_rows, row_problem
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, listed, shown_all
-from img2seq.generation.settings import Decoding
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from img2seq.build.trained import TrainedRun, load_run
+from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
 from img2seq.errors import ModelError
-from img2seq.generation.settings import Decoding
 from img2seq.inference.predictor import Caption, Predictor
 from img2seq.model.onnx_encoder import accelerate
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import DataError
 from img2seq.generation.search import Hypothesis, search
-from img2seq.generation.settings import Decoding
 from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from img2seq.build.prepare import Prepared
 from img2seq.build.trained import TrainedRun
+from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
-from img2seq.generation.settings import Decoding
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.gallery import thumbnail

@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 
 from img2seq.build.prepare import Prepared
+from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
 from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
 from img2seq.data.seeds import seed_of
-from img2seq.generation.settings import Decoding
 from img2seq.inference.predictor import Predictor
 from img2seq.model.caption_model import CaptionModel
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
