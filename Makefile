@@ -31,6 +31,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/house.py
 	$(BIN)/python -m benchmarks.page
 
 clean:

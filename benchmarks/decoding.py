@@ -24,15 +24,18 @@ from torch import Tensor
 
 from benchmarks.figures import save
 from benchmarks.peers import HUGGING_FACE, Session, interpreter
-from img2seq.data.batch import pack
-from img2seq.data.tokenizer import BOS, EOS
+from img2seq.data.batch import collate
+from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
 from img2seq.generation.search import search
 from img2seq.generation.settings import Decoding
+from img2seq.generation.step import ModelStep
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
+from img2seq.model.packing import pack
 
 VOCABULARY, WIDTH, LAYERS, HEADS, PLACES, TOKENS = 2550, 256, 3, 8, 49, 20
 REPEATS = 5
+SPECIAL = Tokenizer(SPECIAL_TOKENS, split_on=" ").special
 
 
 def our_decoder() -> Decoder:
@@ -54,7 +57,7 @@ def uncached(decoder: Decoder, memory: Tensor, n_rows: int) -> None:
     rows = torch.full((B * n_rows, 1), BOS)
     for _ in range(TOKENS):
         lines = [[(row, row, 0) for row in of_image] for of_image in rows.view(B, n_rows, -1).tolist()]
-        batch = pack(tuple(map(str, range(B))), {}, lines)
+        batch = pack(collate(tuple(map(str, range(B))), lines))
         outputs = decoder(batch.input_ids, batch.positions, PackedAttention(batch, HEADS, keys_values))
         logits = decoder.logits(outputs.view(B * n_rows, -1, WIDTH)[:, -1])
         logits[:, EOS] = float("-inf")
@@ -92,7 +95,7 @@ def main(line: list[str]) -> None:
             settings = Decoding(method=method, beam_size=n_beams, max_length=TOKENS, min_length=TOKENS)
             size = {"images": B, "places": PLACES, "width": WIDTH, "tokens": TOKENS, "beams": n_beams}
             ways: dict[str, Callable[[], float]] = {
-                "ours": partial(seconds, search, decoder, memory, settings),
+                "ours": partial(seconds, search, ModelStep(decoder, memory), settings, SPECIAL),
                 "uncached": partial(seconds, uncached, decoder, memory, n_beams),
                 "hugging_face": partial(peer_seconds, peer, size),
             }

@@ -25,7 +25,7 @@ from benchmarks.photographs import VALID, photographs
 from benchmarks.summary import ENCODERS
 from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.sources.read import read_captions
-from img2seq.data.tokenizer import build_tokenizer
+from img2seq.data.vocabulary import build_tokenizer
 
 BATCH, PIXELS, WIDTH, LAYERS, HEADS, LR = 30, 224, 256, 3, 8, 3e-4
 N_TRAIN, N_BATCHES = 150, 5  # photographs, and different batches that the steps go round

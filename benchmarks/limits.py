@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,8 +234,8 @@ def measure(made: Trainer, work: Work, repeats: int) -> dict[str, Any]:
     }
 
 
-def tutorial(kind: str, data: dict[str, Path], folder: Path) -> Trainer:
-    """Return a trainer of the tutorial's four files."""
+def tutorial(kind: str, data: dict[str, Path], folder: Path, overrides: Sequence[str] = ()) -> Trainer:
+    """Return a trainer of the tutorial's four files, and of further overrides."""
     line = arguments(kind, data, folder / "run", epochs=1, interval=1000, workers=0)
     files = ConfigFiles(
         globals=[str(FILES / "globals.yaml")],
@@ -243,7 +243,7 @@ def tutorial(kind: str, data: dict[str, Path], folder: Path) -> Trainer:
         fusion=[str(FILES / "fusion.yaml")],
         outputs=[str(FILES / "output.yaml")],
     )
-    overrides = [word.removeprefix("--") for word in line if "=" in word]
+    overrides = [*(word.removeprefix("--") for word in line if "=" in word), *overrides]
     overrides.append(f"globals.basic_experiment.cache_folder={folder / 'cache'}")
     return trainer(load(files, overrides).experiment, folder / "run")
 

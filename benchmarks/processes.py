@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from benchmarks.figures import save
 from img2seq.demo.dataset import write_dataset
 from img2seq.report.curves import save_figure
-from img2seq.run.folder import RunFolder, read_table
+from img2seq.run.folder import RunFolder
+from img2seq.run.tables import read_table
 
 N_TRAIN, N_VALID = 800, 100
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "processes"

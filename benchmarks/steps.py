@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from img2seq.build.assemble import prepare
+from img2seq.build.prepare import prepare
 from img2seq.config.schema import Experiment
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer

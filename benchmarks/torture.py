@@ -26,8 +26,11 @@ from typing import Any
 
 from benchmarks.figures import save
 from img2seq.demo.dataset import write_dataset
-from img2seq.run.checkpoint import all_checkpoints, newest_valid
-from img2seq.run.folder import RunFolder, read_json, read_table, write_text
+from img2seq.run.checkpoint import all_checkpoints
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.save_checkpoint import newest_valid
+from img2seq.run.tables import read_table
+from img2seq.run.write import write_text
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

@@ -43,6 +43,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("IMG2SEQ_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture
+def speed_ups_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every speed-up on, whatever the environment says: for tests of the speed-ups themselves."""
+    monkeypatch.delenv("IMG2SEQ_PLAIN", raising=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny models are faster on one thread, and tests that run side by side do not fight for cores."""

@@ -38,10 +38,12 @@ from img2seq.data.image import ImageSpec, decode, from_any, read_header
 from img2seq.data.seeds import generator
 from img2seq.data.sources.read import read_captions
 from img2seq.data.text import clean_caption
-from img2seq.data.tokenizer import Tokenizer, from_vocab_file
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.vocabulary import from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import Img2SeqError
 from img2seq.metrics.formats import read_references, read_results
-from img2seq.model.weights import read_shapes, read_tensors
+from img2seq.model.foreign_weights import read_any_shapes as read_shapes
+from img2seq.model.foreign_weights import read_any_tensors as read_tensors
 
 TIME_LIMIT_S = 10
 MAX_PIXELS = 10_000_000
@@ -95,7 +97,7 @@ def _jsons() -> list[bytes]:
     results = [{"image_id": 1, "caption": "a dog"}, {"image_id": "two", "caption": "a \ud83d\ude00 cat"}]
     annotations = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
     captions = ["a dog runs", "a dog sleeps", "the dog"]
-    tokenizers = [Tokenizer.of_words(captions, split_on=" ", min_freq=1), Tokenizer.of_bpe(captions, max_units=270)]
+    tokenizers = [learn_words(captions, split_on=" ", min_freq=1), learn_bpe(captions, max_units=270)]
     contents: list[Any] = [results, annotations, {"1": ["a dog", "the dog"]}, {"a": 5, "dog": 6}]
     return [*(json.dumps(content).encode() for content in contents), *(t.to_json().encode() for t in tokenizers)]
 

@@ -38,9 +38,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_in_the_documents_parses(command: str) -> None:
     arguments = shlex.split(command)[1:]
-    known, rest = cli._parser().parse_known_args(arguments)
-    overrides = cli._overrides(rest, takes_overrides=getattr(known, "takes_overrides", False), verb=known.verb)
-    assert isinstance(overrides, list), overrides
+    known, _ = cli.parse(arguments)
     where = f"{SHARED}/tutorial/conf" if (SHARED / "tutorial").is_dir() else "."
     for path in (
         p.replace("$C", where)

@@ -29,9 +29,12 @@ def as_arrays(work: Work) -> dict[str, NDArray[Any]]:
     rows = np.cumsum(positions == 0) - 1  # a caption a row
     padded = np.full((rows[-1] + 1, positions.max() + 1), IGNORED)
     padded[rows, positions] = batch.target_ids.numpy()
-    first = batch.positions.numpy() == 0
-    (pixels,) = batch.images.values()
-    return {"pixels": pixels.numpy(), "captions": padded, "image": batch.image_of_token.numpy()[first]}
+    (pixels,) = batch.pixels.values()
+    return {
+        "pixels": pixels.numpy(),
+        "captions": padded,
+        "image": np.repeat(np.arange(len(batch.captions_of_image)), batch.captions_of_image),
+    }
 
 
 def main() -> None:

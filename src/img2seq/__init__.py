@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from img2seq.config.load import load_config
-    from img2seq.inference.captioner import Caption, Captioner
+    from img2seq.inference.captioner import Captioner
+    from img2seq.inference.predictor import Caption
 
 __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "__version__", "load_config"]
 
 _HOMES = {
-    "Caption": "img2seq.inference.captioner",
+    "Caption": "img2seq.inference.predictor",
     "Captioner": "img2seq.inference.captioner",
     "load_config": "img2seq.config.load",
 }

@@ -22,10 +22,10 @@ class Img2SeqError(Exception):
     """Report wrong input in one message that a user can act on.
 
     Attributes:
-        told: another process of the same run has shown it already.
+        already_reported: another process of the same run has shown it already.
     """
 
-    told = False
+    already_reported = False
 
 
 class ConfigError(Img2SeqError):

@@ -1,4 +1,4 @@
-"""Tell the user what is being done: lines and bars on standard error, lines also in the run's log."""
+"""Messages and progress bars on standard error; messages also go to the run's log."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class _Stderr:
-    """Standard error, but what cannot be written is lost: its reader may be gone, as Ctrl-C ends `| tee log` too."""
+    """Standard error that drops what cannot be written: its reader may be gone, as Ctrl-C ends `| tee log` too."""
 
     def write(self, text: str) -> None:
-        with suppress(OSError, RuntimeError):  # RuntimeError: a signal came amid a line, and its handler speaks too
+        with suppress(
+            OSError, RuntimeError
+        ):  # RuntimeError: a signal arrived while a line was written, and its handler writes too
             sys.stderr.write(text)
 
     def flush(self) -> None:
@@ -46,7 +48,7 @@ class Announcer:
 
     def say(self, text: str, *, level: str = "info") -> None:
         """Show a line, above any bar, and append it to the log."""
-        text = text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
+        text = text.encode("utf-8", "backslashreplace").decode()  # file names may not be valid UTF-8
         if self.log is not None:
             with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<7} {text}\n")

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from img2seq.data.augment import OPERATIONS, trivial_augment
-from img2seq.data.batch import pack
+from img2seq.data.batch import collate
 from img2seq.data.caption_set import CaptionSet, ImageRows
 from img2seq.data.image import ImageSpec
 from img2seq.data.order import training_plan, validation_plan
 from img2seq.data.seeds import generator
-from img2seq.data.tokenizer import BOS, EOS, Tokenizer
+from img2seq.data.tokenizer import BOS, EOS
+from img2seq.data.vocabulary import learn_words
+from img2seq.model.packing import pack
 
 COUNTS = st.lists(st.integers(1, 7), min_size=1, max_size=20)
 
@@ -60,7 +62,7 @@ def small_set(
     flip: bool = False,
 ) -> CaptionSet:
     captions = {f"im{i}": [" ".join("abcdefg"[: 1 + (i + k) % 7]) for k in range(1 + i % 3)] for i in range(9)}
-    tokenizer = Tokenizer.of_words(["a b c d e f g"], split_on=" ", min_freq=1)
+    tokenizer = learn_words(["a b c d e f g"], split_on=" ", min_freq=1)
     spec = ImageSpec(8, 8, resize_approach=approach)  # type: ignore[arg-type]
     pixels = generator("pixels").integers(0, 255, (9, *spec.stored_shape), dtype=np.uint8)
     rows = ImageRows(pixels, np.arange(9), spec, auto_augment, flip)
@@ -69,7 +71,7 @@ def small_set(
 
 def test_a_packed_batch_holds_each_caption_from_begin_to_end_and_nothing_else() -> None:
     data = small_set()
-    batch = data.batch(validation_plan(data.captions_of, batch_size=100)[0])
+    batch = pack(data.batch(validation_plan(data.captions_of, batch_size=100)[0]))
     S, T = batch.caption_shape
     B, Q = batch.image_shape
     assert (B, T) == (9, 32)
@@ -95,7 +97,7 @@ def test_a_packed_batch_holds_each_caption_from_begin_to_end_and_nothing_else() 
 
 def test_a_long_caption_has_a_row_of_its_own() -> None:
     lines = [[5] * n for n in (3, 40, 38, 2)]
-    batch = pack(("a",), {}, [[(line, line, 0) for line in lines]])
+    batch = pack(collate(("a",), [[(line, line, 0) for line in lines]]))
     assert batch.caption_shape == (3, 40)
     assert [int(slot) for slot, place in zip(batch.caption_slots, batch.positions, strict=True) if place == 0] == [
         0,
@@ -128,17 +130,17 @@ def test_the_number_of_workers_changes_nothing(workers: int) -> None:
     for one, other in zip(data.batches(plan, epoch=3), data.batches(plan, epoch=3, workers=workers), strict=True):
         assert one.image_ids == other.image_ids
         assert torch.equal(one.input_ids, other.input_ids)
-        assert torch.equal(one.images["photo"], other.images["photo"])
+        assert torch.equal(one.pixels["photo"], other.pixels["photo"])
 
 
 def test_augmentation_changes_with_the_epoch_and_never_the_validation() -> None:
     data = small_set(auto_augment=True, flip=True, approach="randomcrop")
     groups = validation_plan(data.captions_of, batch_size=100)[0]
-    first, second, plain = (data.batch(groups, epoch=epoch).images["photo"] for epoch in (0, 1, None))
+    first, second, plain = (data.batch(groups, epoch=epoch).pixels["photo"] for epoch in (0, 1, None))
     assert first.shape == second.shape == plain.shape == (9, 3, 8, 8)
     assert not torch.equal(first, second)
-    assert torch.equal(plain, data.batch(groups).images["photo"])
-    assert torch.equal(first, data.batch(groups, epoch=0).images["photo"])
+    assert torch.equal(plain, data.batch(groups).pixels["photo"])
+    assert torch.equal(first, data.batch(groups, epoch=0).pixels["photo"])
 
 
 def test_features_are_mirrored_where_pixels_would_be() -> None:

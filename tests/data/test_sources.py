@@ -18,7 +18,8 @@ from img2seq.data.sources.read import read_captions, read_source
 from img2seq.data.sources.source import Format, Record
 from img2seq.errors import DataError, ScoreError
 from img2seq.metrics.formats import read_pair, read_references
-from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.tables import read_table
 from img2seq.training.loop import train
 
 CAPTIONS = {"000000000139": ["a dog .", "a brown dog ."], "000000000285": ["a bear ."]}

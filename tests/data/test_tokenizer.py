@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2seq.data.text import clean_caption
-from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer, from_vocab_file
+from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
+from img2seq.data.vocabulary import from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import DataError
 
 CAPTIONS = ["a dog runs .", "a dog sleeps .", "A Dog runs in the snow ."]
@@ -18,7 +19,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
 def words(**options: object) -> Tokenizer:
-    return Tokenizer.of_words(CAPTIONS, **({"split_on": " ", "min_freq": 1} | options))  # type: ignore[arg-type]
+    return learn_words(CAPTIONS, **({"split_on": " ", "min_freq": 1} | options))  # type: ignore[arg-type]
 
 
 def test_words_are_numbered_by_frequency_after_the_special_tokens() -> None:
@@ -31,13 +32,13 @@ def test_words_are_numbered_by_frequency_after_the_special_tokens() -> None:
 def test_a_caption_that_spells_a_control_token_is_an_unknown_word() -> None:
     assert words().encode("a <eos> <pad> dog") == [words().encode("a")[0], UNK, UNK, words().encode("dog")[0]]
     assert words().decode([0, 1, 2, 3, 4]) == ""
-    bpe = Tokenizer.of_bpe(CAPTIONS, max_units=300)
+    bpe = learn_bpe(CAPTIONS, max_units=300)
     assert all(number >= len(SPECIAL_TOKENS) for number in bpe.encode("<eos>"))
 
 
 @pytest.mark.parametrize(
     "tokenizer",
-    [words(), words(split_on=""), words(lowercase=True), Tokenizer.of_bpe(CAPTIONS, max_units=300)],
+    [words(), words(split_on=""), words(lowercase=True), learn_bpe(CAPTIONS, max_units=300)],
     ids=["word", "char", "lower", "bpe"],
 )
 def test_a_file_is_all_that_is_needed(tokenizer: Tokenizer) -> None:
@@ -50,7 +51,7 @@ def test_a_file_is_all_that_is_needed(tokenizer: Tokenizer) -> None:
 
 @given(TEXT)
 def test_byte_pair_units_write_any_text(text: str) -> None:
-    tokenizer = Tokenizer.of_bpe(CAPTIONS, max_units=300)
+    tokenizer = learn_bpe(CAPTIONS, max_units=300)
     assert tokenizer.decode(tokenizer.encode(text)) == clean_caption(text)
 
 

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from img2seq.build.assemble import load
+from img2seq.build.trained import load_run
 from img2seq.config.load import ConfigFiles
 from img2seq.config.load import load as load_config
 from img2seq.data.sources.read import read_captions
 from img2seq.data.text import clean_caption
-from img2seq.data.tokenizer import Tokenizer, from_vocab_file
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.vocabulary import from_vocab_file, learn_words
 from img2seq.errors import DataError, RunError
 from img2seq.training.loop import train
 
@@ -155,10 +156,10 @@ def lowercase(run: Path) -> None:
 
 @pytest.mark.parametrize("change", [swap_two_words, change_one_word, lowercase])
 def test_a_tokenizer_that_is_not_that_of_training_is_refused(change: object, copied_run: Path) -> None:
-    load(copied_run)
+    load_run(copied_run)
     change(copied_run)  # type: ignore[operator]
     with pytest.raises(RunError, match=r"tokenizer\.json: not the tokenizer this run was trained with"):
-        load(copied_run)
+        load_run(copied_run)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_images_that_would_become_other_pixels_are_refused(old: str, new: str, c
     assert text.count(old) == 1
     (copied_run / "config.yaml").write_text(text.replace(old, new))
     with pytest.raises(RunError, match="other pixels than in training"):
-        load(copied_run)
+        load_run(copied_run)
 
 
 @pytest.mark.parametrize("token", ["\\ud800", "\\udfff x"])
@@ -185,7 +186,7 @@ def test_a_tokenizer_of_any_captions_survives_its_file(texts: list[str]) -> None
     captions = [text for text in texts if not any("\ud800" <= c <= "\udfff" for c in text)]
     for split_on in (" ", ""):
         try:
-            tokenizer = Tokenizer.of_words(captions, split_on=split_on, min_freq=1)
+            tokenizer = learn_words(captions, split_on=split_on, min_freq=1)
         except DataError:
             continue  # nothing but spaces
         again = Tokenizer.from_json(tokenizer.to_json().encode("utf-8").decode("utf-8"))

@@ -21,15 +21,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conftest import tiny_config, write_tiny_data, write_yaml
-from img2seq.build import assemble
+from img2seq.build import start_weights, trained
 from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import RunError
-from img2seq.model.caption_model import CaptionModel
+from img2seq.model import teacher_forcing
 from img2seq.run import checkpoint as checkpoints
+from img2seq.run import save_checkpoint
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder
 from img2seq.run.snapshot import Snapshot
+from img2seq.training import validation
 from img2seq.training.loop import Trainer, train
 
 FILES = ("manifest.json", "state.json", "training.safetensors", "weights.safetensors")
@@ -40,11 +42,11 @@ def tensors(step: int) -> dict[str, Tensor]:
 
 
 def save(folder: Path, step: int, loss: float | None = None) -> Checkpoint:
-    return checkpoints.save(folder, step, Snapshot(tensors(step)), Snapshot(tensors(-step)), {"valid_loss": loss})
+    return save_checkpoint.save(folder, step, Snapshot(tensors(step)), Snapshot(tensors(-step)), {"valid_loss": loss})
 
 
 def newest(folder: Path) -> Checkpoint:
-    found = checkpoints.newest_valid(folder, lambda _: None)
+    found = save_checkpoint.newest_valid(folder, lambda _: None)
     assert found is not None
     return found
 
@@ -77,14 +79,14 @@ def be_killed_at(n: int) -> None:
 
         return call
 
-    checkpoints._write = counted(checkpoints._write, tears=True)
+    save_checkpoint._write = counted(save_checkpoint._write, tears=True)
     for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"), (os, "rmdir"), (os, "unlink")):
         setattr(owner, name, counted(getattr(owner, name), tears=False))
 
 
 def save_until_killed(folder: Path, step: int, loss: float, n: int) -> None:
     be_killed_at(n)
-    checkpoints.prune(save(folder, step, loss), 1, print)
+    save_checkpoint.prune(save(folder, step, loss), 1, print)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step once more"])
@@ -98,9 +100,9 @@ def test_killed_at_any_point_of_a_save_a_whole_checkpoint_is_left(tmp_path: Path
         assert found.step in (1, step)
         assert torch.equal(load_file(found.weights)["a"], tensors(found.step)["a"])
         left.add((found.step, found.valid_loss))
-        checkpoints.remove_unfinished(folder)
+        save_checkpoint.remove_unfinished(folder)
         written = save(folder, 3)
-        checkpoints.prune(written, 1, print)
+        save_checkpoint.prune(written, 1, print)
         assert not [name for name in names_in(folder) if not name.startswith("step-")]
         assert newest(folder).step == 3
         if code == 0:
@@ -147,7 +149,7 @@ def test_what_a_file_system_reads_in_pieces_is_what_was_written(
     large = {"a": torch.arange(100_000.0)}  # more than any buffer
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", opened)
-        written = checkpoints.save(tmp_path, 1, Snapshot(large), Snapshot(tensors(1)), {"valid_loss": None})
+        written = save_checkpoint.save(tmp_path, 1, Snapshot(large), Snapshot(tensors(1)), {"valid_loss": None})
     checkpoints.verify(written)
 
 
@@ -227,14 +229,14 @@ def test_an_incomplete_checkpoint_is_passed_over_and_refused_where_it_is_named(
         broken = run.checkpoints / "step-00000010"
         BREAKAGES[how](broken / name)
         warnings: list[str] = []
-        found = checkpoints.newest_valid(run.checkpoints, warnings.append)
+        found = save_checkpoint.newest_valid(run.checkpoints, warnings.append)
         assert found is not None
         assert found.step == 5
         assert name in warnings[0]
         with pytest.raises(RunError, match=name):
-            assemble.load(run.path, step=10)
+            trained.load_run(run.path, step=10)
         with pytest.raises(RunError, match=name):
-            assemble.load_weights_from(torch.nn.Linear(1, 1), str(broken), strict=True, say=print)  # type: ignore[arg-type]
+            start_weights.load_weights_from(torch.nn.Linear(1, 1), str(broken), strict=True, say=print)  # type: ignore[arg-type]
         assert cli.run(["runs", "verify", str(run.path)]) == 2
         shown = capsys.readouterr().out
         assert f"{broken / name}" in shown
@@ -282,10 +284,10 @@ def test_what_a_model_cannot_be_rebuilt_without_is_what_was_written(
     assert cli.run(["train", str(config), "--resume", output]) == 2
     assert f"{path}: changed since it was written" in capsys.readouterr().err
     with pytest.raises(RunError, match=f"{name}: changed since it was written"):
-        assemble.load(run.path)
+        trained.load_run(run.path)
     run.digests.unlink()  # as the first versions left it
     assert cli.run(["runs", "verify", str(run.path)]) == 0
-    assemble.load(run.path)
+    trained.load_run(run.path)
 
 
 def test_a_configuration_that_changed_on_resuming_is_signed_anew(run_of_two: RunFolder, tmp_path: Path) -> None:
@@ -364,7 +366,7 @@ def test_a_full_disk_is_one_error_and_the_older_checkpoint_stays(tiny: Path) -> 
     assert children.run(children.img2seq, resumed) == 0
 
 
-@pytest.mark.parametrize("where", ["_write", "to_disk", "_manifest", "_read_back"])
+@pytest.mark.parametrize("where", ["_write", "to_disk", "manifest_text", "_read_back"])
 def test_no_space_left_at_any_part_of_a_save(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
 
@@ -372,7 +374,7 @@ def test_no_space_left_at_any_part_of_a_save(where: str, tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, where, full)
+        patch.setattr(save_checkpoint, where, full)
         with pytest.raises(RunError, match=r"about [\d,]+ bytes are needed, [\d,]+ are free"):
             save(tmp_path, 2)
     assert names_in(tmp_path) == ["step-00000001"]
@@ -385,7 +387,7 @@ def test_no_space_left_for_samples_stops_the_run_but_loses_no_checkpoint(
     def full(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr("img2seq.training.record.write_text", full)
+    monkeypatch.setattr("img2seq.training.samples.write_text", full)
     with pytest.raises(RunError, match="No space left on device; the run's checkpoints are intact"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4
@@ -398,7 +400,7 @@ def test_a_disk_that_refuses_before_the_first_step_is_one_error_too(
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "checkpoints")
 
-    monkeypatch.setattr(checkpoints, where, refuse)
+    monkeypatch.setattr(save_checkpoint, where, refuse)
     assert cli.run(["train", str(run_of_two.path.parent / "experiment.yaml"), "--resume"]) == 2
     assert "error: checkpoints: cannot be read or written: Read-only file system" in capsys.readouterr().err
 
@@ -427,8 +429,8 @@ def test_weights_that_are_not_finite_never_replace_good_ones(
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_best(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = CaptionModel.losses
-    monkeypatch.setattr(CaptionModel, "losses", lambda model, batch: real(model, batch) * float("inf"))
+    real = teacher_forcing.token_losses
+    monkeypatch.setattr(validation, "token_losses", lambda model, batch: real(model, batch) * float("inf"))
     with pytest.raises(Exception, match="step 5: the validation loss is inf"):
         train_in(tiny, "globals.evaluation_checkpoint.checkpoint_interval=2")
     assert newest(tiny / "run/checkpoints").step == 4

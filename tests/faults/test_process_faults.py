@@ -15,8 +15,10 @@ from children import child, exit_code, img2seq, wait_until
 
 from img2seq.config.load import ConfigFiles, load
 from img2seq.run import checkpoint as checkpoints
+from img2seq.run import save_checkpoint
 from img2seq.run.folder import RunFolder
-from img2seq.training.loop import Interrupted, train
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import train
 
 LONG = ["--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]
 LONG += ["--inputs.photo.input_type_info.size=[64]"]  # more than one place, for batch statistics of one image
@@ -79,7 +81,7 @@ def test_one_process_killed_ends_all_with_one_error_and_a_checkpoint_to_go_on_fr
     assert text.count("error: another process of this run has died") == 1
     assert f"[rank{1 - rank}]: Traceback" not in text
     assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
-    found = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    found = save_checkpoint.newest_valid(run.checkpoints, pytest.fail)
     assert found is not None
     assert steps_after_resuming(tiny) > found.step
 
@@ -99,7 +101,7 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tiny: Path, numbe
         assert [exit_code(first), exit_code(second)] == [128 + number] * 2
     text = "".join(log.read_text() for log in logs)
     assert "Traceback" not in text
-    saved = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    saved = save_checkpoint.newest_valid(run.checkpoints, pytest.fail)
     assert saved is not None
     assert f"stopped by {number.name}, after step {saved.step} of" in text
     assert len(run.history_train.read_text().splitlines()) == 1 + saved.step
@@ -123,7 +125,7 @@ def test_a_signal_to_torchrun_leaves_a_checkpoint_to_go_on_from(tiny: Path, numb
     assert agent.returncode == 1  # torchrun's own, with a traceback of its own: not 143 or 130
     assert "SignalException" in text
     assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
-    saved = checkpoints.newest_valid(run.checkpoints, pytest.fail)
+    saved = save_checkpoint.newest_valid(run.checkpoints, pytest.fail)
     assert saved is not None
     assert f"stopped by {number.name}, after step {saved.step} of" in text
     assert len(run.history_train.read_text().splitlines()) == 1 + saved.step

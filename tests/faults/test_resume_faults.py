@@ -25,18 +25,24 @@ from safetensors.torch import load_file
 from test_checkpoint_faults import be_killed_at
 
 from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
-from img2seq.build.assemble import prepare
+from img2seq.build.prepare import prepare
 from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load, load_config
 from img2seq.config.show import to_flat
 from img2seq.data.order import Plan, training_plan
 from img2seq.errors import ModelError, RunError
+from img2seq.model import teacher_forcing
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run import save_checkpoint
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.lock import Owner, owner_of, process_start
-from img2seq.training.loop import Interrupted, Trainer, train
+from img2seq.run.tables import read_table
+from img2seq.training import validation
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import Trainer, train
+from img2seq.training.objective import CrossEntropy
 from img2seq.training.resume import MAY_CHANGE
 
 BASIC = "globals.basic_experiment"
@@ -54,7 +60,7 @@ def output(folder: Path) -> str:
 
 
 def newest(run: RunFolder) -> checkpoints.Checkpoint:
-    found = checkpoints.newest_valid(run.checkpoints, lambda _: None)
+    found = save_checkpoint.newest_valid(run.checkpoints, lambda _: None)
     assert found is not None
     return found
 
@@ -231,11 +237,11 @@ def test_batches_are_equal_for_any_number_of_workers(tiny: Path) -> None:
     plan: Plan = training_plan(prepared.train.captions_of, **options)
     alone, *others = (list(prepared.train.batches(plan, epoch=1, workers=n)) for n in (0, 1, 2))
     plain = list(prepared.train.batches(plan))
-    assert any(not torch.equal(a.images["photo"], b.images["photo"]) for a, b in zip(alone, plain, strict=True))
+    assert any(not torch.equal(a.pixels["photo"], b.pixels["photo"]) for a, b in zip(alone, plain, strict=True))
     for other in others:
         for one, same in zip(alone, other, strict=True):
             assert one.image_ids == same.image_ids
-            assert torch.equal(one.images["photo"], same.images["photo"])
+            assert torch.equal(one.pixels["photo"], same.pixels["photo"])
             assert torch.equal(one.input_ids, same.input_ids)
             assert torch.equal(one.target_ids, same.target_ids)
 
@@ -334,7 +340,7 @@ def test_a_signal_cuts_an_evaluation_short_and_the_resumed_run_makes_up_for_it(
     step: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, n_measured = run_of(tiny, *EVERYTHING, output(tiny / "whole")), 0
-    real_losses, real_measure = CaptionModel.losses, Trainer._measure
+    real_losses, real_measure = teacher_forcing.token_losses, Trainer._measure
     measuring: list[Trainer] = []
 
     def measure(trainer: Trainer) -> None:
@@ -350,7 +356,7 @@ def test_a_signal_cuts_an_evaluation_short_and_the_resumed_run_makes_up_for_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_measure", measure)
-        patch.setattr(CaptionModel, "losses", losses)
+        patch.setattr(validation, "token_losses", losses)
         with pytest.raises(Interrupted) as caught:
             run_of(tiny, *EVERYTHING)
     assert caught.value.exit_code == 143
@@ -381,7 +387,7 @@ def test_a_time_budget_ends_the_sitting_and_the_next_one_goes_on(
 def test_a_batch_that_is_not_finite_stops_before_the_weights_change(
     where: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_loss, real_step = CaptionModel.loss_sum, Trainer._step
+    real_loss, real_step = CrossEntropy.loss_sum, Trainer._step
     before: dict[str, Any] = {}
     watched = Watched(monkeypatch)
 
@@ -392,8 +398,8 @@ def test_a_batch_that_is_not_finite_stops_before_the_weights_change(
         before["trainer"] = trainer
         return real_step(trainer, batches)
 
-    def poisoned(model: CaptionModel, batch: Any, **options: Any) -> torch.Tensor:
-        loss = real_loss(model, batch, **options)
+    def poisoned(objective: CrossEntropy, model: CaptionModel, batch: Any) -> torch.Tensor:
+        loss = real_loss(objective, model, batch)
         if before["trainer"].state.step == 2:
             if where == "loss":
                 return loss * float("nan")
@@ -401,7 +407,7 @@ def test_a_batch_that_is_not_finite_stops_before_the_weights_change(
         return loss
 
     monkeypatch.setattr(Trainer, "_step", step)
-    monkeypatch.setattr(CaptionModel, "loss_sum", poisoned)
+    monkeypatch.setattr(CrossEntropy, "loss_sum", poisoned)
     with pytest.raises(ModelError, match=r"step 3: .* not finite"):
         run_of(tiny, f"{INTERVALS}.checkpoint_interval=2")
     trainer = before["trainer"]

@@ -20,15 +20,16 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import PEAK_MB, tiny_config, write_tiny_data, write_yaml
-from img2seq.build.assemble import load
+from img2seq.build.trained import load_run
 from img2seq.cli import main as cli
 from img2seq.config.load import load_config
-from img2seq.data.tokenizer import from_vocab_file
+from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError, ScoreError
-from img2seq.inference.caption_files import Options, _take_up
+from img2seq.inference.caption_files import Options, recover_partial_output
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.formats import read_references, read_results
-from img2seq.model.weights import read_shapes, read_tensors
+from img2seq.model.foreign_weights import read_any_shapes as read_shapes
+from img2seq.model.foreign_weights import read_any_tensors as read_tensors
 from img2seq.report.comparison_page import compare
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run.checkpoint import best
@@ -126,14 +127,14 @@ def test_a_header_that_lies_is_refused(name: str, tmp_path: Path) -> None:
 
 PEAK = f"""{PEAK_MB}
 import sys
-import img2seq.build.assemble as assemble, img2seq.model.weights as weights
+import img2seq.build.trained as trained, img2seq.model.foreign_weights as weights
 from img2seq.errors import Img2SeqError
 from img2seq.model.encoder import ImageEncoder
 ImageEncoder("test_resnet", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3)  # imports timm
 before = peak_mb()
 for path in sys.argv[1:]:
     try:
-        assemble.load(path, device="cpu") if Path(path).is_dir() else weights.read_shapes(path)
+        trained.load_run(path, device="cpu") if Path(path).is_dir() else weights.read_any_shapes(path)
         print("read", path)
     except Img2SeqError as error:
         print("refused", str(error).splitlines()[0])
@@ -236,7 +237,7 @@ def test_a_run_folder_that_lies_about_its_size_is_refused_before_it_is_allocated
     outcomes, megabytes = peak_of_loading(*runs)
     assert [outcome.split()[0] for outcome in outcomes] == ["refused"] * len(LIES), outcomes
     assert megabytes < 100
-    assert load(copied_run).facts.vocabulary < 100
+    assert load_run(copied_run).facts.vocabulary < 100
 
 
 def test_weights_of_another_shape_are_refused_with_their_names(copied_run: Path, tmp_path: Path) -> None:
@@ -246,10 +247,10 @@ def test_weights_of_another_shape_are_refused_with_their_names(copied_run: Path,
     tensors[name] = torch.zeros(3, 3)
     save_file(tensors, checkpoint.weights)
     with pytest.raises(RunError, match=r"bytes|damaged"):
-        load(copied_run)
+        load_run(copied_run)
     sign_anew(checkpoint)
     with pytest.raises(ModelError, match=name):
-        load(copied_run)
+        load_run(copied_run)
 
 
 def sign_anew(checkpoint: checkpoints.Checkpoint) -> None:
@@ -259,7 +260,7 @@ def sign_anew(checkpoint: checkpoints.Checkpoint) -> None:
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in contents.items()
     }
-    (checkpoint.path / "manifest.json").write_text(checkpoints._manifest(files))
+    (checkpoint.path / "manifest.json").write_text(checkpoints.manifest_text(files))
 
 
 Tensors = dict[str, torch.Tensor]
@@ -365,7 +366,7 @@ def test_a_page_holds_no_file_from_outside_the_run_folders(
 def test_facts_that_are_none_are_one_error(content: str, copied_run: Path) -> None:
     (copied_run / "facts.json").write_text(content)
     with pytest.raises(Img2SeqError, match=r"facts\.json"):
-        load(copied_run)
+        load_run(copied_run)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ def test_facts_that_are_none_are_one_error(content: str, copied_run: Path) -> No
 def test_a_tokenizer_that_is_none_is_one_error(content: str, copied_run: Path) -> None:
     (copied_run / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match=r"tokenizer\.json"):
-        load(copied_run)
+        load_run(copied_run)
 
 
 def test_json_that_is_nested_too_deeply_is_one_error(copied_run: Path, tmp_path: Path) -> None:
@@ -396,4 +397,4 @@ def test_json_that_is_nested_too_deeply_is_one_error(copied_run: Path, tmp_path:
     captions = tmp_path / "captions.jsonl"
     captions.write_text(nested.read_text() + "\n")
     with pytest.raises(DataError, match=r"captions\.jsonl"):
-        _take_up(captions, Options("jsonl", True))
+        recover_partial_output(captions, Options("jsonl", True))

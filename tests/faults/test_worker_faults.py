@@ -17,7 +17,7 @@ from img2seq.data.image import ImageSpec
 from img2seq.data.order import training_plan
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
-from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.vocabulary import learn_words
 
 # The command line, with a worker that fails at the thirtieth image of its life.
 FAILING = """
@@ -68,7 +68,7 @@ def caption_set(folder: Path) -> CaptionSet:
     table = cache_pixels(files, spec, folder / "cache", workers=2)
     rows = ImageRows(table.store.map(), np.array(list(table.row_of.values())), spec, True, True)
     captions = {i: ["a red ball", "a box"] for i in files}
-    return CaptionSet(captions, Tokenizer.of_words(["a red ball"], split_on=" ", min_freq=1), max_length=8, images={"photo": rows})  # fmt: skip
+    return CaptionSet(captions, learn_words(["a red ball"], split_on=" ", min_freq=1), max_length=8, images={"photo": rows})  # fmt: skip
 
 
 def test_batches_that_nobody_takes_leave_no_thread(tmp_path: Path) -> None:

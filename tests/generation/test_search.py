@@ -5,25 +5,42 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from img2seq.data.batch import pack
-from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, UNK
+from img2seq.data.batch import collate
+from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.errors import ConfigError
+from img2seq.generation import logits as scores
+from img2seq.generation import search as searching
 from img2seq.generation.key_values import DecodingCache
-from img2seq.generation.logits import allowed, sampling_probabilities
-from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows, search
+from img2seq.generation.logits import sampling_probabilities
+from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows
 from img2seq.generation.settings import Decoding
+from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder
+from img2seq.model.packing import pack
 
 GREEDY = Decoding(method="greedy", max_length=12)
 BEAM = Decoding(method="beam", max_length=12)
 SAMPLE = Decoding(method="sample", max_length=12)
+SPECIAL = Tokenizer(SPECIAL_TOKENS, split_on=" ").special
+
+
+def search(
+    decoder: Decoder, memory: torch.Tensor | None, settings: Decoding, *, n_images: int | None = None, **options: Any
+) -> list[list[Hypothesis]]:
+    return searching.search(ModelStep(decoder, memory, n_images=n_images), settings, SPECIAL, **options)
+
+
+def allowed(logits: torch.Tensor, history: torch.Tensor, settings: Decoding, length: int) -> torch.Tensor:
+    never = torch.tensor(SPECIAL.never_generated)
+    return scores.allowed(logits, history[:, :length], settings, never=never, end=SPECIAL.end)
 
 
 def model(
@@ -49,7 +66,7 @@ def packed_log_probabilities(decoder: Decoder, image: torch.Tensor | None, token
     from img2seq.model.attention import PackedAttention
 
     line = [BOS, *tokens]
-    batch = pack(("x",), {}, [[(line, [*tokens, EOS], 0)]])
+    batch = pack(collate(("x",), [[(line, [*tokens, EOS], 0)]]))
     kv = decoder.memory_keys_values(None if image is None else image.unsqueeze(0))
     logits = decoder.logits(
         decoder(batch.input_ids, batch.positions, PackedAttention(batch, decoder.n_heads, kv))
@@ -132,7 +149,7 @@ def test_beams_are_extended_by_the_best_of_all_their_continuations() -> None:
     log_probabilities[:, EOS] = float("-inf")
     scores = torch.randn(B, W, generator=rng)
     scores[::2, 1] += 20  # all that go on come from one beam
-    rows = _Rows(torch.arange(B), torch.zeros(B * W, 0).long(), torch.zeros(B * W, 0), [[] for _ in range(B)])
+    rows = _Rows(EOS, torch.arange(B), torch.zeros(B * W, 0).long(), torch.zeros(B * W, 0), [[] for _ in range(B)])
     parents, tokens, found = _extend_beams(log_probabilities, scores, rows, replace(BEAM, beam_size=W))
     best = (scores.unsqueeze(2) + log_probabilities.view(B, W, V)).view(B, -1).topk(W, dim=1)
     assert torch.equal(found, best.values)
@@ -141,7 +158,7 @@ def test_beams_are_extended_by_the_best_of_all_their_continuations() -> None:
 
 
 @pytest.mark.parametrize("settings", [GREEDY, replace(BEAM, n_best=5), replace(SAMPLE, n_best=4)])
-def test_a_layout_for_decoding_changes_no_caption_and_no_weight(settings: Decoding) -> None:
+def test_a_layout_for_decoding_changes_no_caption_and_no_weight(settings: Decoding, speed_ups_on: None) -> None:
     plain, laid_out = model().decoder, model().decoder
     laid_out.lay_out_for_decoding()
     linear = [module for module in laid_out.modules() if isinstance(module, torch.nn.Linear)]

@@ -22,7 +22,8 @@ from img2seq.cli import main as cli
 from img2seq.errors import DataError
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
-from img2seq.run.folder import read_json, read_table
+from img2seq.run.folder import read_json
+from img2seq.run.tables import read_table
 
 METRIC_REFS = SHARED / "data/metric_refs"
 
@@ -68,7 +69,7 @@ def test_the_captions_follow_the_pictures(run: Path, images: Path) -> None:
 
 
 def test_onnx_runtime_gives_the_same_captions(
-    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, images: Path, tmp_path: Path, speed_ups_on: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
     found, losses, used = [], [], []

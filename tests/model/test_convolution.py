@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from img2seq.model.cpu import convolution, winograd
 from img2seq.model.cpu.convolution import Conv2d, replace_convolutions
 
+pytestmark = pytest.mark.usefixtures("speed_ups_on")
+
 
 def values_and_gradients(conv: nn.Module, x: Tensor) -> list[Tensor]:
     """Return the output, and the gradients of x and of each parameter."""

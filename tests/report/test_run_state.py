@@ -15,14 +15,16 @@ import pytest
 from img2seq.cli import main as cli
 from img2seq.report.curves import read_curve
 from img2seq.run.checkpoint import all_checkpoints
-from img2seq.run.folder import RunFolder, read_history, read_json, write_json
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.lock import locked, owner_of
+from img2seq.run.tables import read_history
+from img2seq.run.write import write_json
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24
-    assert max(len(line) for line in lines if "go on with" not in line) < 160
+    assert max(len(line) for line in lines if "resume with" not in line) < 160
     return {line[2:14].strip(): line[14:] for line in lines[1:]}
 
 
@@ -35,7 +37,7 @@ def test_a_finished_run_says_so(finished_runs: tuple[Path, Path], capsys: pytest
     assert f"at step {summary['step']};" in found["best"]
     assert found["parameters"].startswith(f"{summary['parameters']:,}, ")
     assert found["model"].startswith("photo: test_resnet at 32 x 32; decoder of 2 layers")
-    assert "go on with" not in found
+    assert "resume with" not in found
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_every_line_says_what_is_there(interrupted_run: RunFolder, capsys: pytes
         "data": f"{len(split['train'])} images to train on, {len(split['valid'])} for validation; {facts['vocabulary']} tokens",
         "training": "adamw, learning rate 0.0125 (plateau), 4 x 3 captions a step, seed 7, on cpu",
         "size": f"{n_bytes / 1e6:.1f} MB on disk",
-        "go on with": f"img2seq train {run.config} --resume",
+        "resume with": f"img2seq train {run.config} --resume",
     }
 
 
@@ -116,7 +118,7 @@ def test_an_owner_that_lives_trains_the_run_and_one_that_is_dead_does_not(
         found = shown(capsys)
         assert found["state"] == f"being trained by {owner_of(run)}"
         assert f"process {os.getpid()} on " in found["state"]
-        assert "go on with" not in found
+        assert "resume with" not in found
     write_json(run.lock, owner | {"started": "long ago"})
     assert cli.run(["runs", "show", str(run.path)]) == 0
     assert shown(capsys)["state"] == "interrupted"
@@ -140,7 +142,7 @@ def test_the_command_that_a_stopped_and_moved_run_shows_finishes_it(
     assert found["state"] == "interrupted"
     assert found["reached"] == "step 1 of 10 (10%), epoch 1 of 2"
     assert found["checkpoint"].startswith("step-00000001, not evaluated, ")
-    program, *arguments = shlex.split(found["go on with"])
+    program, *arguments = shlex.split(found["resume with"])
     assert program == "img2seq"
     assert cli.run([*arguments, "--globals.basic_experiment.max_time_s=1000"]) == 0
     capsys.readouterr()

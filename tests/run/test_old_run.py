@@ -39,7 +39,7 @@ def same_machine() -> bool:
 
 
 @pytest.fixture
-def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def old_run(tmp_path: Path, speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the run, with the working folder where its configuration expects it."""
     shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

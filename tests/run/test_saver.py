@@ -14,6 +14,7 @@ from torch import Tensor
 
 from img2seq.errors import ModelError, RunError
 from img2seq.run import checkpoint as checkpoints
+from img2seq.run import save_checkpoint
 from img2seq.run.saver import Saver
 from img2seq.run.snapshot import Snapshot
 
@@ -23,14 +24,14 @@ class Gate:
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.reached, self.opened = threading.Event(), threading.Event()
-        real = checkpoints.save
+        real = save_checkpoint.save
 
         def save(*arguments: Any) -> checkpoints.Checkpoint:
             self.reached.set()
             assert self.opened.wait(60)
             return real(*arguments)
 
-        patch.setattr(checkpoints, "save", save)
+        patch.setattr(save_checkpoint, "save", save)
 
 
 def weights() -> dict[str, Tensor]:
@@ -84,7 +85,7 @@ def fail() -> None:
 def test_a_write_that_failed_is_raised_wherever_training_comes_by_next(
     then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "save", broken)
+    monkeypatch.setattr(save_checkpoint, "save", broken)
     saver = Saver(tmp_path, 1)
     saver.save(1, weights(), {}, {})
     assert saver._writing is not None
@@ -151,10 +152,10 @@ def test_nothing_old_goes_before_the_new_one_has_been_read_back(
                 content[place] ^= 1
             path.write_bytes(content)
 
-    monkeypatch.setattr("img2seq.run.checkpoint.to_disk", bad_disk)
+    monkeypatch.setattr("img2seq.run.save_checkpoint.to_disk", bad_disk)
     with pytest.raises(RunError, match=f"read back, it is .*{name}"), Saver(tmp_path, 1) as saver:
         saver.save(2, weights(), {}, {"valid_loss": None})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    found = checkpoints.newest_valid(tmp_path, lambda _: None)
+    found = save_checkpoint.newest_valid(tmp_path, lambda _: None)
     assert found is not None
     assert found.step == 1

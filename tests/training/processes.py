@@ -21,7 +21,8 @@ import torch.distributed as dist
 from img2seq.config.load import ConfigFiles, load
 from img2seq.model.weights import digest
 from img2seq.run.checkpoint import Checkpoint
-from img2seq.training.loop import Interrupted, Trainer, train
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import Trainer, train
 from img2seq.training.parallel import is_sharded
 from img2seq.training.record import Recorder
 

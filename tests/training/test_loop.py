@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -21,11 +20,17 @@ from safetensors.torch import load_file, save_file
 
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq.config.load import ConfigFiles, load
+from img2seq.data.batch import Batch
 from img2seq.errors import DataError, Img2SeqError, ModelError, RunError
 from img2seq.inference.captioner import Captioner
+from img2seq.model.caption_model import CaptionModel
+from img2seq.model.packing import PackedBatch
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_json, read_table
-from img2seq.training.loop import Interrupted, Trainer, train
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.tables import read_table
+from img2seq.training.interruption import Interrupted
+from img2seq.training.loop import Trainer, train
+from img2seq.training.objective import CrossEntropy
 
 
 def run_of(folder: Path, *overrides: str, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -262,16 +267,18 @@ def test_early_stopping_counts_evaluations_after_its_buffer(tiny: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from img2seq.model.caption_model import CaptionModel
-
-    real = CaptionModel.loss_sum
+    real = CrossEntropy.prepare, CrossEntropy.loss_sum
     calls = []
 
-    def poisoned(model: CaptionModel, batch: Any, **options: Any) -> torch.Tensor:
+    def prepare(objective: CrossEntropy, model: CaptionModel, batch: Batch) -> PackedBatch:
         calls.append(batch.image_ids)
-        return real(model, batch, **options) * (float("nan") if len(calls) == 3 else 1.0)
+        return real[0](objective, model, batch)
 
-    monkeypatch.setattr(CaptionModel, "loss_sum", poisoned)
+    def poisoned(objective: CrossEntropy, model: CaptionModel, batch: PackedBatch) -> torch.Tensor:
+        return real[1](objective, model, batch) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(CrossEntropy, "prepare", prepare)
+    monkeypatch.setattr(CrossEntropy, "loss_sum", poisoned)
     with pytest.raises(ModelError, match=r"step 3: .* not finite"):
         run_of(tiny, "globals.evaluation_checkpoint.sample_interval=2")
     run = RunFolder(tiny / "run")

@@ -14,6 +14,7 @@ from img2seq.config.globals import LRSchedule, ModelOptions, Optimization
 from img2seq.errors import RunError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.run import checkpoint as checkpoints
+from img2seq.run import save_checkpoint
 from img2seq.run.snapshot import Snapshot
 from img2seq.training.average import WeightAverage
 from img2seq.training.optimizer import AdaBelief, build_optimizer
@@ -70,7 +71,7 @@ def test_adabelief_is_the_algorithm_of_the_paper(decoupled: bool) -> None:
     torch.testing.assert_close(parameter.detach().double(), x, atol=1e-5, rtol=1e-5)
 
 
-def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adabelief_in_blocks_equals_adabelief_in_one(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def trained() -> list[torch.Tensor]:
         torch.manual_seed(0)
         conv = nn.Conv2d(5, 7, 3).to(memory_format=torch.channels_last)
@@ -89,7 +90,7 @@ def test_adabelief_in_blocks_equals_adabelief_in_one(monkeypatch: pytest.MonkeyP
 
     whole = trained()
     for size in (1, 13, 64):
-        monkeypatch.setattr("img2seq.training.optimizer.BLOCK_NUMBERS", size)
+        monkeypatch.setattr("img2seq.model.cpu.blocks.BLOCK_NUMBERS", size)
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(trained(), whole, strict=True))
 
 
@@ -161,14 +162,14 @@ def test_averages_are_those_of_their_definitions() -> None:
 
 def saved(folder: Path, step: int, loss: float | None = None) -> checkpoints.Checkpoint:
     weights, training = Snapshot({"w": torch.full((4,), float(step))}), Snapshot({"m": torch.zeros(2)})
-    return checkpoints.save(folder, step, weights, training, {"valid_loss": loss})
+    return save_checkpoint.save(folder, step, weights, training, {"valid_loss": loss})
 
 
 def test_best_and_newest_are_kept_and_the_rest_removed(tmp_path: Path) -> None:
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 5.0)):
         saved(tmp_path, step, loss)
     assert checkpoints.best(tmp_path).step == 2
-    checkpoints.prune(checkpoints.Checkpoint(tmp_path / "step-00000005"), 2, print)
+    save_checkpoint.prune(checkpoints.Checkpoint(tmp_path / "step-00000005"), 2, print)
     assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [2, 3, 5]
 
 
@@ -182,7 +183,7 @@ def test_one_flipped_bit_is_found_and_the_newest_valid_one_used(tmp_path: Path, 
     with pytest.raises(RunError, match=name):
         checkpoints.verify(checkpoints.Checkpoint(path.parent))
     warnings: list[str] = []
-    found = checkpoints.newest_valid(tmp_path, warnings.append)
+    found = save_checkpoint.newest_valid(tmp_path, warnings.append)
     assert found is not None
     assert found.step == 1
     assert len(warnings) == 1
@@ -191,7 +192,7 @@ def test_one_flipped_bit_is_found_and_the_newest_valid_one_used(tmp_path: Path, 
 def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     with pytest.raises(RunError, match="not finite"):
-        checkpoints.save(tmp_path, 2, Snapshot({"w": torch.tensor([1.0, float("nan")])}), Snapshot(), {})
+        save_checkpoint.save(tmp_path, 2, Snapshot({"w": torch.tensor([1.0, float("nan")])}), Snapshot(), {})
     assert [c.step for c in checkpoints.all_checkpoints(tmp_path)] == [1]
 
 

@@ -13,8 +13,10 @@ from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import ModelError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder, read_table
+from img2seq.run.folder import RunFolder
+from img2seq.run.tables import read_table
 from img2seq.training.loop import train
+from img2seq.training.objective import CrossEntropy
 
 OVERFLOWS_AT = 3
 
@@ -22,14 +24,14 @@ OVERFLOWS_AT = 3
 @pytest.fixture
 def overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let one step have an ordinary loss with a gradient whose square is beyond all numbers."""
-    real, calls = CaptionModel.loss_sum, []
+    real, calls = CrossEntropy.loss_sum, []
 
-    def steep(model: CaptionModel, batch: Any, **options: Any) -> torch.Tensor:
-        loss = real(model, batch, **options)
+    def steep(objective: CrossEntropy, model: CaptionModel, batch: Any) -> torch.Tensor:
+        loss = real(objective, model, batch)
         calls.append(batch)
         return loss + (1e35 * loss - (1e35 * loss).detach()) if len(calls) == OVERFLOWS_AT else loss
 
-    monkeypatch.setattr(CaptionModel, "loss_sum", steep)
+    monkeypatch.setattr(CrossEntropy, "loss_sum", steep)
 
 
 def run_of(folder: Path, precision: str) -> RunFolder:

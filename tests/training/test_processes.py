@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq.data.order import Group, cut, share
 from img2seq.run.checkpoint import all_checkpoints
-from img2seq.run.folder import RunFolder, read_json, read_table
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.run.tables import read_table
 
 FROZEN = ["inputs.photo.model_config.freeze_pretrained_model=true"]  # batch statistics depend on who sees which image
 NO_DROPOUT = [

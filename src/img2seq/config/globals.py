@@ -26,7 +26,7 @@ class BasicExperiment(Section):
     on_bad_data: Literal["error", "skip"] = Field("error", description="Ours. What to do about missing or broken images, captions without an image, empty captions and validation images that stand in training under another ID: stop and list them all, or leave them out and list them.")
     max_broken_share: float = Field(0.01, ge=0, le=1, description="Ours. With on_bad_data: skip, the largest share of an input's images that may be broken and left out; a run with more stops.")
     cache_folder: str | None = Field(None, description="Ours. Where decoded pixels and features are kept between runs; default $IMG2SEQ_CACHE, else ~/.cache/img2seq.")
-    max_time_s: float | None = Field(None, gt=0, description="Ours. Stop after this many seconds of wall clock as if interrupted: finish the step, save, exit; --resume goes on.")
+    max_time_s: float | None = Field(None, gt=0, description="Ours. Stop after this many seconds of wall clock as if interrupted: finish the step, save, exit; --resume continues.")
 
     @model_validator(mode="after")
     def _valid_size_is_a_share_or_a_count(self) -> Self:

@@ -16,10 +16,9 @@ from pydantic import Field, model_validator
 
 from img2seq.config.globals import Globals
 from img2seq.config.inputs import ImageInput
+from img2seq.config.model_sections import check_names
 from img2seq.config.outputs import Fusion, SequenceOutput
 from img2seq.config.section import Section
-
-# fmt: off
 
 
 class Experiment(Section):
@@ -32,23 +31,13 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
-        if len(self.outputs) != 1:
-            raise ValueError(f"outputs: expected one sequence output, found {len(self.outputs)}; train one run for each")
-        names = [entry.name for entry in self.inputs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"inputs: input_name must differ between inputs, found {names}")
-        manual_keys = {*names, self.output.name}
-        for entry in self.output.sampling_config.manual_inputs:
-            if not set(names) <= set(entry) <= manual_keys:
-                raise ValueError(f"outputs: manual_inputs: expected the keys {sorted(manual_keys)} ({self.output.name} may be left out), found {sorted(entry)}")
+        check_names(self.inputs, self.outputs)
         return self
 
     @property
     def output(self) -> SequenceOutput:
         return self.outputs[0]
 
-
-# fmt: on
 
 # Keys of the peer's schema that are not in ours at all: refused by name, with the reason.
 REFUSED: dict[str, str] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -39,15 +39,14 @@ def to_yaml(experiment: Experiment) -> str:
     return yaml.dump(to_plain(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quote every text that our reader would not take as text."""
-
-
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if scalar(text) == text else "'")
 
 
-_Dumper.add_representer(str, _represent_text)
+class _Dumper(yaml.SafeDumper):
+    """Quote every text that our reader would not take as text."""
+
+    yaml_representers: ClassVar[Any] = yaml.SafeDumper.yaml_representers | {str: _represent_text}
 
 
 def describe(loaded: LoadedConfig) -> str:

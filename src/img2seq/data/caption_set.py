@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from img2seq.data.augment import trivial_augment
-from img2seq.data.batch import Batch, pack
+from img2seq.data.batch import Batch, CaptionTokens, collate
 from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.order import Group, Plan
 from img2seq.data.seeds import generator
-from img2seq.data.tokenizer import BOS, EOS, Tokenizer
+from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import DataError
 
 BATCHES_AHEAD = 4
@@ -94,6 +94,7 @@ class CaptionSet:
         self.image_ids = list(captions)
         self.captions = [list(texts) for texts in captions.values()]
         self.max_length, self.images, self.seed, self.uniform = max_length, dict(images), seed, uniform
+        self._special = tokenizer.special
         encoded = [tokenizer.encode(text) for texts in self.captions for text in texts]
         self._tokens = np.fromiter((t for tokens in encoded for t in tokens), dtype=np.int32)
         self._starts = np.cumsum([0, *(len(tokens) for tokens in encoded)])
@@ -120,7 +121,19 @@ class CaptionSet:
         """Return the tokens of the longest caption, end token included."""
         return int(np.diff(self._starts).max()) + 1
 
-    def stream(self, caption: int, epoch: int | None) -> tuple[list[int], list[int], int]:
+    def read_images(
+        self, images: Sequence[int], *, epoch: int | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return (pixels, features) by input name of these images of the set; with an epoch, as that epoch changes them."""
+        pixels: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
+        names = [self.image_ids[i] for i in images]
+        for name, rows in self.images.items():
+            of_kind = features if rows.are_features else pixels
+            of_kind[name] = rows.read(images, names, seed=self.seed, epoch=epoch)
+        return pixels, features
+
+    def stream(self, caption: int, epoch: int | None) -> CaptionTokens:
         """Return a caption's (input ids, target ids, first position).
 
         A caption within `max_length` reads <bos> w1 .. wn <eos>. Of a longer one that line is cut to
@@ -128,7 +141,7 @@ class CaptionSet:
         with a false <bos> nor ends with a false <eos>.
         """
         tokens = self._tokens[self._starts[caption] : self._starts[caption + 1]].tolist()
-        line = [BOS, *tokens, EOS]
+        line = [self._special.begin, *tokens, self._special.end]
         spare = len(line) - (self.max_length + 1)
         first = 0
         if spare > 0:
@@ -152,11 +165,9 @@ class CaptionSet:
         images = [group.image for group in groups]
         names = [self.image_ids[i] for i in images]
         try:
-            return pack(
-                tuple(names),
-                {name: rows.read(images, names, seed=self.seed, epoch=epoch) for name, rows in self.images.items()},
-                [[self.stream(caption, epoch) for caption in group.captions] for group in groups],
-            )
+            pixels, features = self.read_images(images, epoch=epoch)
+            captions = [[self.stream(caption, epoch) for caption in group.captions] for group in groups]
+            return collate(tuple(names), captions, pixels=pixels, features=features)
         except Exception as error:
             reason = f"{type(error).__name__} {error}".strip()
             raise DataError(

@@ -18,7 +18,8 @@ from img2seq.errors import RunError
 from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer
 from img2seq.report.comparison_page import compare
-from img2seq.run.folder import RunFolder, write_text
+from img2seq.run.folder import RunFolder
+from img2seq.run.write import write_text
 
 N_TRAIN, N_VALID = 5000, 250
 EXPERIMENT = Path(__file__).with_name("experiment.yaml")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from img2seq.build.assemble import LoadedRun, cache_folder
-from img2seq.build.features import cache_features
-from img2seq.data.caption_set import CaptionSet, ImageRows
-from img2seq.data.pixels import PixelTable, cache_pixels
+from img2seq.build.images import InputImages, cache_folder
+from img2seq.build.trained import TrainedRun
+from img2seq.config.load import load_config
+from img2seq.data.caption_set import CaptionSet
+from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, match_images, settle
 from img2seq.data.sources.read import read_captions
 from img2seq.errors import DataError, RunError
@@ -24,11 +22,11 @@ from img2seq.metrics import Scores, score
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.diversity import Diversity, measure_diversity
 from img2seq.metrics.formats import read_pair
-from img2seq.model.encoder import ImageEncoder
 from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
-from img2seq.run.folder import read_json, write_json, write_table, write_text
+from img2seq.run.folder import read_json
+from img2seq.run.write import write_json, write_table, write_text
 from img2seq.training.validation import image_losses
 
 LOSS_BATCH = 64
@@ -80,37 +78,40 @@ def evaluate_run(
     Raises:
         DataError: for captions and images that do not fit, listing all.
     """
-    loaded = captioner.loaded
-    references, training = _references(loaded, split, captions_file)
+    trained = captioner.trained
+    basic = load_config(trained.run.config).globals.basic_experiment
+    (entry,) = trained.config.inputs
+    references, training = _references(trained, split, captions_file)
     problems = Problems()
-    folder = images_folder or loaded.config.inputs[0].input_info.input_source
+    folder = images_folder or entry.input_info.input_source
     files, _ = match_images(references, folder, captioner.input_name, problems)
     with announce.bar("reading images", len(files)) as advance:
-        table = cache_pixels(files, captioner.spec, cache_folder(loaded.config), workers=2, progress=advance)
+        table = cache_pixels(files, captioner.spec, cache_folder(basic), workers=2, progress=advance)
     problems.add(f"image(s) in {folder} cannot be used", list(table.problems.values()))
     settle(problems, "error")
     ids = list(references)
-    rows = _image_rows(captioner, table, ids, announce)
-    loss = _loss(loaded, references, {captioner.input_name: rows}, announce)
+    rows = InputImages(entry, table, trained.model, basic, announce).of(ids)
+    data = CaptionSet(references, trained.tokenizer, max_length=trained.facts.max_length, images={entry.name: rows})
+    loss = _loss(trained, data, announce)
     captions: dict[str, str] = {}
     with announce.bar("captioning", len(ids)) as advance:
         for start in range(0, len(ids), captioner.batch_size):
             part = ids[start : start + captioner.batch_size]
-            images = rows.read(range(start, start + len(part)), part, seed=0, epoch=None)
-            found = captioner.caption_batch(images, decoding, names=part)
+            pixels, features = data.read_images(range(start, start + len(part)))
+            found = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
             captions |= {image_id: caption.text for image_id, caption in zip(part, found, strict=True)}
             advance(len(part))
     scores = score(captions, references, document_frequency=_document_frequency(document_frequency))
-    extra = {"loss": loss, "perplexity": math.exp(loss), "step": loaded.checkpoint.step, "decoding": asdict(decoding)}
+    extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = captions_file or f"{split} split"
     diversity = measure_diversity(captions, training_captions=training or None)
     return Evaluated(scores, captions, references, files, extra, diversity)
 
 
-def _references(loaded: LoadedRun, split: str, captions_file: str | None) -> tuple[dict[str, list[str]], list[str]]:
+def _references(trained: TrainedRun, split: str, captions_file: str | None) -> tuple[dict[str, list[str]], list[str]]:
     """Return references by image id, and the captions the run was trained on where its table is still there."""
-    source = loaded.config.output.output_info.output_source
-    sides = read_json(loaded.run.split)
+    source = trained.config.output.output_info.output_source
+    sides = read_json(trained.run.split)
     own = read_captions(source).captions if Path(source).is_file() else {}
     training = [text for image_id in sides["train"] for text in own.get(image_id, [])]
     if captions_file is not None:
@@ -128,29 +129,10 @@ def _references(loaded: LoadedRun, split: str, captions_file: str | None) -> tup
     return {image_id: own[image_id] for image_id in sides[split]}, training
 
 
-def _image_rows(captioner: Captioner, table: PixelTable, ids: Sequence[str], announce: Announcer) -> ImageRows:
-    """Return the images' pixels, or their features where the run keeps those of its frozen encoder."""
-    loaded = captioner.loaded
-    (entry,) = loaded.config.inputs
-    rows, row_of = table.store.map(), table.row_of
-    if entry.model.cache_features:
-        encoder = loaded.model.encoders[entry.name]
-        assert isinstance(encoder, ImageEncoder)
-        mirrored = entry.input_type_info.horizontal_flip
-        rows, row_of = cache_features(encoder, table, cache_folder(loaded.config), mirrored=mirrored, announce=announce)
-    places = np.array([row_of[image_id] for image_id in ids])
-    return ImageRows(
-        rows, places, captioner.spec, auto_augment=False, horizontal_flip=False, are_features=entry.model.cache_features
-    )
-
-
-def _loss(
-    loaded: LoadedRun, references: Mapping[str, Sequence[str]], images: Mapping[str, ImageRows], announce: Announcer
-) -> float:
+def _loss(trained: TrainedRun, data: CaptionSet, announce: Announcer) -> float:
     """Return the validation loss, in nats per token, as training measures it."""
-    data = CaptionSet(references, loaded.tokenizer, max_length=loaded.facts.max_length, images=images)
     with announce.bar("measuring the loss", len(data)) as advance:
-        return image_losses(loaded.model, data, batch_size=LOSS_BATCH, advance=advance).per_token
+        return image_losses(trained.model, data, batch_size=LOSS_BATCH, advance=advance).per_token
 
 
 def evaluate_results(results: str, references: str, *, document_frequency: str | None = None) -> Evaluated:

@@ -26,7 +26,7 @@ class DecodingCache:
         memory: (B, P, D), or None for the text-only model.
         n_images: B.
         n_rows: W.
-        group: F, rows that may go on from one another; 1 where each row only ever goes on from itself.
+        group: F, rows that may continue one another; 1 where each row only continues itself.
         max_tokens: most steps that will be taken.
     """
 

@@ -5,27 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from img2seq.data.tokenizer import BOS, EOS
 from img2seq.generation.settings import Decoding
 
-NEVER_EMITTED = slice(BOS, EOS)  # <bos>, <unk>, <mask>, <pad>
 OFF = float("-inf")
 
 
-def allowed(logits: Tensor, history: Tensor, settings: Decoding, length: int) -> Tensor:
+def allowed(logits: Tensor, history: Tensor, settings: Decoding, *, never: Tensor, end: int) -> Tensor:
     """Return (R, V) logits without the tokens that must not come, and with repetitions made less likely.
 
     Args:
         logits: (R, V).
-        history: (R, T) tokens of the captions so far, without <bos>.
+        history: (R, T) tokens of the captions so far, without the begin token.
         settings: see `Decoding`.
-        length: T.
+        never: tokens that must not be generated.
+        end: the end token.
     """
-    logits = logits.float()
-    logits[:, NEVER_EMITTED] = OFF
-    if length < settings.min_length:
-        logits[:, EOS] = OFF
-    if length == 0:
+    logits = logits.float().index_fill_(1, never, OFF)
+    if history.shape[1] < settings.min_length:
+        logits[:, end] = OFF
+    if history.shape[1] == 0:
         return logits
     if settings.repetition_penalty != 1:
         recent = history[:, -settings.repetition_penalty_max_window :]

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from img2seq.data.seeds import generator
-from img2seq.data.tokenizer import BOS, EOS
+from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ConfigError
-from img2seq.generation.key_values import DecodingCache
 from img2seq.generation.logits import OFF, allowed, sampling_probabilities
 from img2seq.generation.settings import Decoding
-from img2seq.model.decoder import Decoder
+from img2seq.generation.step import Step
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Hypothesis:
 class _Rows:
     """What has been chosen so far for the images still in the batch."""
 
+    end: int  # the end token
     images: Tensor  # (B,) which image of the call each is
     tokens: Tensor  # (R, T)
     log_probabilities: Tensor  # (R, T)
@@ -67,55 +67,52 @@ class _Rows:
 
 @torch.inference_mode()
 def search(
-    decoder: Decoder,
-    memory: Tensor | None,
+    step: Step,
     settings: Decoding,
+    special: SpecialTokens,
     *,
-    n_images: int | None = None,
     beginnings: Sequence[Sequence[int]] | None = None,
     names: Sequence[str] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the captions of each image, best first.
 
     Args:
-        decoder: in evaluation mode.
-        memory: (B, P, D) as `CaptionModel.encode` gives it, None for the text-only model.
+        step: tells the next token's scores, for images of its own.
         settings: how to search.
-        n_images: B; only needed where memory is None.
+        special: tokens of the vocabulary that are no words.
         beginnings: tokens that each image's captions begin with.
         names: of the images; what makes their samples differ. Their places by default.
 
     Raises:
         ConfigError: if a beginning leaves no room for another token.
     """
-    B = len(memory) if memory is not None else (n_images or 0)
+    B, W, device = step.n_images, settings.n_rows, step.device
     if B == 0:
         return []
-    W, device = settings.n_rows, decoder.bias.device
     beginnings = beginnings or [[]] * B
     forced = _forced_tokens(beginnings, device)
-    max_tokens = min(settings.max_length, decoder.n_positions - 1)
+    max_tokens = min(settings.max_length, step.most_tokens)
     if forced.shape[1] >= max_tokens:
         raise ConfigError(f"beginning: expected fewer than {max_tokens} tokens (max_length), found {forced.shape[1]}")
     group = W // settings.beam_groups if settings.method == "beam" else 1
-    cache = DecodingCache(decoder, memory, n_images=B, n_rows=W, group=group, max_tokens=max_tokens)
+    step.begin(n_rows=W, group=group, max_tokens=max_tokens)
+    never = torch.tensor(special.never_generated, device=device)
     uniform = _uniform_numbers(settings, names or [str(i) for i in range(B)], max_tokens, device)
     empty = torch.zeros(B * W, 0, device=device)
-    rows = _Rows(torch.arange(B, device=device), empty.long(), empty, [[] for _ in range(B)])
+    rows = _Rows(special.end, torch.arange(B, device=device), empty.long(), empty, [[] for _ in range(B)])
     scores = torch.zeros(B, W, device=device)
     if settings.method == "beam":
         scores[:] = OFF  # all beams of a group begin alike: only its first may go on
         scores[:, ::group] = 0
-    last = torch.full((B * W,), BOS, device=device)
+    last = torch.full((B * W,), special.begin, device=device)
 
     for length in range(max_tokens):
-        outputs = decoder(last, torch.full_like(last, length), cache)
-        cache.length += 1
-        log_probabilities = allowed(decoder.logits(outputs), rows.tokens, settings, length).log_softmax(1)
+        logits = allowed(step.next_logits(last), rows.tokens, settings, never=never, end=special.end)
+        log_probabilities = logits.log_softmax(1)
         log_probabilities = _force(log_probabilities, forced, rows.images, length, W)
         if settings.method == "beam":
             parents, last, scores = _extend_beams(log_probabilities, scores, rows, settings)
-            cache.keep_rows(parents)
+            step.keep_rows(parents)
             rows.keep(parents)
             rows.write(last, log_probabilities[parents, last])
         else:
@@ -129,7 +126,7 @@ def search(
             kept_rows = going_on.repeat_interleave(W)
             rows.keep(kept_rows)
             rows.images, scores, last = rows.images[kept], scores[kept], last[kept_rows]
-            cache.keep_images(kept)
+            step.keep_images(kept)
     else:
         _cut_off(rows, scores, settings)
     n_best = settings.n_best
@@ -202,9 +199,9 @@ def _extend_beams(
         token = of_each.indices.view(B, -1).gather(1, best.indices)
         _finish(parent, token, best.values, grid, rows, settings, width)
         # Move ends behind everything else, keeping the order; the first `width` are the beams that go on.
-        order = (token == EOS).to(torch.int8).sort(dim=1, stable=True).indices[:, :width]
+        order = (token == rows.end).to(torch.int8).sort(dim=1, stable=True).indices[:, :width]
         token, parent = token.gather(1, order), parent.gather(1, order)
-        value = best.values.gather(1, order).masked_fill(token == EOS, OFF)
+        value = best.values.gather(1, order).masked_fill(token == rows.end, OFF)
         if token.shape[1] < width:  # a vocabulary smaller than the beam
             spare = width - token.shape[1]
             token, parent = (torch.cat([x, x[:, :1].expand(B, spare)], 1) for x in (token, parent))
@@ -220,12 +217,12 @@ def _extend_beams(
 def _finish(
     parent: Tensor, token: Tensor, value: Tensor, grid: Tensor, rows: _Rows, settings: Decoding, width: int
 ) -> None:
-    ends = ((token == EOS) & (value > OFF))[:, :width].nonzero().tolist()
+    ends = ((token == rows.end) & (value > OFF))[:, :width].nonzero().tolist()
     W = grid.shape[1]
     for b, place in ends:
         beam = int(parent[b, place])
         history = rows.tokens[b * W + beam].tolist()
-        log_probabilities = [*rows.log_probabilities[b * W + beam].tolist(), float(grid[b, beam, EOS])]
+        log_probabilities = [*rows.log_probabilities[b * W + beam].tolist(), float(grid[b, beam, rows.end])]
         score = _score(sum(log_probabilities), len(log_probabilities), settings)
         rows.done[int(rows.images[b])].append(Hypothesis(history, log_probabilities, score, ended=True))
 
@@ -248,7 +245,7 @@ def _unfinished_images(rows: _Rows, scores: Tensor, settings: Decoding, length: 
             done = sorted((hypothesis.score for hypothesis in rows.done[image]), reverse=True)[:W]
             going_on.append(best > OFF and (len(done) < W or _score(best, length, settings) > done[-1]))
         return torch.tensor(going_on, device=scores.device)
-    ended = (rows.tokens == EOS).view(B, W, -1).any(2)
+    ended = (rows.tokens == rows.end).view(B, W, -1).any(2)
     all_ended = ended.all(1)
     for b in all_ended.nonzero().flatten().tolist():
         for row in range(b * W, (b + 1) * W):
@@ -259,9 +256,9 @@ def _unfinished_images(rows: _Rows, scores: Tensor, settings: Decoding, length: 
 def _hypothesis(rows: _Rows, row: int, settings: Decoding) -> Hypothesis:
     """Return a row's caption, up to its end token or as far as it came."""
     tokens, log_probabilities = rows.tokens[row].tolist(), rows.log_probabilities[row].tolist()
-    ended = EOS in tokens
+    ended = rows.end in tokens
     if ended:
-        end = tokens.index(EOS)
+        end = tokens.index(rows.end)
         tokens, log_probabilities = tokens[:end], log_probabilities[: end + 1]
     return Hypothesis(
         tokens, log_probabilities, _score(sum(log_probabilities), len(log_probabilities), settings), ended

@@ -1,4 +1,4 @@
-"""`img2seq caption`: many files, in bounded memory, that can be interrupted and gone on with."""
+"""`img2seq caption`: many files in bounded memory, resumable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from img2seq.data.records import image_id_of, images_below
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, listed, shown_all
 from img2seq.generation.settings import Decoding
-from img2seq.inference.captioner import Caption, Captioner
+from img2seq.inference.captioner import Captioner
+from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
 
 FORMATS = ("text", "jsonl", "csv", "coco")
@@ -117,7 +118,7 @@ def caption_files(
         options: what to write.
         beginning: of every caption.
         output: a file, or None for standard output.
-        resume: go on with an interrupted output file: what is in it is not captioned again.
+        resume: continue an interrupted output file: what is in it is not captioned again.
         announce: for failures and progress.
 
     Raises:
@@ -126,8 +127,8 @@ def caption_files(
     done: set[str] = set()
     if output is not None and output.exists():
         if not resume:
-            raise DataError(f"{output}: exists already; go on with --resume, or choose another file")
-        done = _take_up(output, options)
+            raise DataError(f"{output}: exists already; continue with --resume, or choose another file")
+        done = recover_partial_output(output, options)
     n_captioned = n_failed = 0
     file = sys.stdout if output is None else output.open("a", encoding="utf-8", errors="surrogateescape", newline="")
     try:
@@ -230,8 +231,8 @@ def _key(path: str, options: Options) -> str:
     return image_id_of(Path(path).name) if options.form == "coco" else path
 
 
-def _take_up(output: Path, options: Options) -> set[str]:
-    """Cut an interrupted file after its last whole entry, and return the keys of the images that are in it."""
+def recover_partial_output(output: Path, options: Options) -> set[str]:
+    """Cut an interrupted output file after its last complete entry, and return the keys of the images that are in it."""
     lines = output.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     try:
         if options.form == "coco":

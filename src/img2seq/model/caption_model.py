@@ -1,13 +1,15 @@
-"""The whole model: encoders, the memory they fill, and the decoder that reads it."""
+"""The whole model: encoders, the memory they fill, and the decoder that reads it.
+
+How it is run is written elsewhere: over whole captions in `teacher_forcing`, token by token in `generation.step`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2seq.data.batch import Batch
-from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ContextProjection, ImageEncoder
 
@@ -36,28 +38,21 @@ class CaptionModel(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.bias.device
 
-    def encode(self, images: dict[str, Tensor]) -> Tensor | None:
-        """Return the (B, P, D) memory of each input's (B, C, H, W) pixels or (B, P, C) features; None without inputs."""
+    def encoder(self, input_name: str) -> ImageEncoder:
+        """Return the encoder of an input."""
+        encoder = self.encoders[input_name]
+        assert isinstance(encoder, ImageEncoder)
+        return encoder
+
+    def encode(self, *, pixels: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the (B, P, D) memory; None for the text-only model.
+
+        Args:
+            pixels: by input name, (B, C, H, W) uint8: what the input's encoder takes.
+            features: by input name, (B, P, C): what its encoder has given already.
+        """
         contexts = []
-        for name, encoder in self.encoders.items():
-            features = encoder(images[name]) if images[name].dtype == torch.uint8 else images[name]
-            contexts.append(self.projections[name](features))
+        for name in self.encoders:
+            given = features[name] if name in features else self.encoder(name)(pixels[name])
+            contexts.append(self.projections[name](given))
         return torch.cat(contexts, dim=1) if contexts else None
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return (N, V) logits of the token after each input token."""
-        return self.decoder.logits(self._outputs(batch))
-
-    def _outputs(self, batch: Batch) -> Tensor:
-        memory = self.decoder.memory_keys_values(self.encode(batch.images))
-        attention = PackedAttention(batch, self.decoder.n_heads, memory)
-        outputs: Tensor = self.decoder(batch.input_ids, batch.positions, attention)
-        return outputs
-
-    def loss_sum(self, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        """Return the sum over all target tokens of their negative log-probability, in nats."""
-        return F.cross_entropy(self(batch).float(), batch.target_ids, reduction="sum", label_smoothing=label_smoothing)
-
-    def losses(self, batch: Batch) -> Tensor:
-        """Return (N,) negative log-probabilities of the target tokens, in nats."""
-        return F.cross_entropy(self(batch).float(), batch.target_ids, reduction="none")

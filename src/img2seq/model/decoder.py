@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from img2seq.model.cpu.dropout import Dropout
+from img2seq.model.cpu.switch import is_on
 
 
 class Attention(Protocol):
@@ -121,6 +122,8 @@ class Decoder(nn.Module):
 
         Sums are taken in another order, so results differ by rounding.
         """
+        if not is_on("decoding_layout"):
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.data = module.weight.data.t().contiguous().t()

@@ -5,9 +5,6 @@ Shapes: B images, C channels of the feature map, P places of its grid (and class
 
 from __future__ import annotations
 
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,13 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError, did_you_mean
-from img2seq.model.compiler import without_compiler
-from img2seq.model.cpu.convolution import replace_convolutions
 from img2seq.model.cpu.dropout import Dropout
-from img2seq.model.weights import read_pretrained
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-HUB_TIMEOUT_S = 10
+CreateBackbone = Callable[[str, int, int, int, Mapping[str, Any]], nn.Module]  # as `create_backbone`
 
 
 class ImageEncoder(nn.Module):
@@ -34,8 +27,7 @@ class ImageEncoder(nn.Module):
         mean: of each channel, pixel values in 0..1.
         std: of each channel, pixel values in 0..1.
         options: further keyword arguments for timm.create_model.
-        pretrained: fetch timm's weights from the model hub.
-        weights: a file of pretrained weights in place of the hub's, see `weights.read_pretrained`.
+        create: what makes the timm model; `pretrained` has two that read weights, too.
         frozen: keep weights and batch statistics as they are; no gradient is computed.
 
     Raises:
@@ -51,22 +43,18 @@ class ImageEncoder(nn.Module):
         mean: list[float],
         std: list[float],
         options: Mapping[str, Any] | None = None,
-        pretrained: bool = False,
-        weights: str | None = None,
         frozen: bool = False,
+        create: CreateBackbone | None = None,
     ):
         super().__init__()
         self.frozen, self.size, self.n_channels = frozen, (height, width), len(mean)
         self.runtime: Callable[[Tensor], Tensor] | None = None  # see `runtime.accelerate`
-        self.backbone = _create(name, height, width, len(mean), dict(options or {}), pretrained and weights is None)
-        if weights is not None:
-            read_pretrained(self.backbone, weights, name)
+        self.backbone = (create or create_backbone)(name, height, width, len(mean), options or {})
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1))
         self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1))
         self.scale: Tensor
         self.shift: Tensor
         self.requires_grad_(not frozen)
-        replace_convolutions(self.backbone)
         self.backbone.to(memory_format=torch.channels_last)
         self.n_places, self.n_features = self._measure(name, height, width, len(mean))
 
@@ -112,8 +100,8 @@ class ImageEncoder(nn.Module):
 
 def _timm() -> Any:
     """Return timm, which imports torchvision: only where an encoder is built."""
-    with without_compiler():
-        import timm
+    import timm
+
     return timm
 
 
@@ -125,19 +113,30 @@ def check_name(name: str) -> None:
         raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
 
 
-def _create(name: str, height: int, width: int, channels: int, options: dict[str, Any], pretrained: bool) -> nn.Module:
-    timm = _timm()
+def create_backbone(
+    name: str, height: int, width: int, channels: int, options: Mapping[str, Any], *, pretrained: bool = False
+) -> nn.Module:
+    """Return a timm encoder without its classifier.
+
+    Args:
+        name: of a timm model.
+        height: of its images.
+        width: of its images.
+        channels: of its images.
+        options: further keyword arguments for timm.create_model.
+        pretrained: with the weights that timm names for it.
+
+    Raises:
+        ModelError: for an unknown name or options it does not take.
+    """
     check_name(name)
-    config = timm.models.get_pretrained_cfg(name.split(".")[0])
+    config, options = pretrained_config(name), dict(options)
     if config is not None and config.fixed_input_size:
         options.setdefault("img_size", (height, width))
-    if pretrained and config is not None and not _weights_can_be_had(config.hf_hub_id):
-        raise ModelError(
-            f"model_type: the pretrained weights of {name} cannot be fetched: the model hub cannot be reached. "
-            "Give a file with model_config.pretrained_weights: PATH, or set pretrained_model: false"
-        )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
+        model: nn.Module = _timm().create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
+        )
     except TypeError as error:
         raise ModelError(f"model_init_config: {name}: {str(error).split('.')[-1]}") from error
     except Exception as error:
@@ -145,25 +144,9 @@ def _create(name: str, height: int, width: int, channels: int, options: dict[str
     return model
 
 
-def _weights_can_be_had(repository: str | None) -> bool:
-    """Return whether timm's weights are on this machine already, or the hub answers: timm itself retries for a minute."""
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    if repository and any(
-        isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in HUB_FILES
-    ):
-        return True
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True  # the proxy knows
-    endpoint = urllib.parse.urlparse(constants.ENDPOINT)
-    try:
-        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=HUB_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+def pretrained_config(name: str) -> Any:
+    """Return what timm knows of a model's pretrained weights, or None."""
+    return _timm().models.get_pretrained_cfg(name.split(".")[0])
 
 
 class ContextProjection(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from img2seq.data.pixels import map_in_threads
+from img2seq.model.cpu.switch import is_on
 from img2seq.model.encoder import ImageEncoder
 
 SLICE_IMAGES = 8  # of a batch, computed by one thread
@@ -34,7 +35,7 @@ def accelerate(encoder: ImageEncoder) -> bool:
     Its weights must not change any more. It stays with torch on other devices, without `img2seq[fast]`, and where a model
     cannot be exported or does not give the same features.
     """
-    if encoder.runtime is None and encoder.scale.device.type == "cpu" and is_installed():
+    if encoder.runtime is None and is_on("onnx_encoder") and encoder.scale.device.type == "cpu" and is_installed():
         encoder.runtime = _Session.of(encoder)
     return encoder.runtime is not None
 
@@ -74,5 +75,6 @@ class _Session:
         images, threads = np.ascontiguousarray(pixels.numpy()), torch.get_num_threads()
         size = min(SLICE_IMAGES, math.ceil(len(images) / threads))
         slices = [images[start : start + size] for start in range(0, len(images), size)]
-        features = map_in_threads(lambda part: self.session.run(None, {"pixels": part})[0], slices, threads)
-        return torch.from_numpy(np.concatenate(list(features)))
+        with ThreadPoolExecutor(threads) as pool:
+            features = pool.map(lambda part: self.session.run(None, {"pixels": part})[0], slices)
+            return torch.from_numpy(np.concatenate(list(features)))

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from img2seq.config.load import load_config
 from img2seq.config.show import to_flat
 from img2seq.data.seeds import generator
 from img2seq.errors import RunError
 from img2seq.report.evaluation_page import METRIC_NAMES
-from img2seq.run.folder import RunFolder, open_run, read_config, read_json, read_table
+from img2seq.run.folder import RunFolder, open_run, read_json
+from img2seq.run.tables import read_table
 
 RESAMPLES = 10_000
 Interval = tuple[float, float]
@@ -85,7 +87,7 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 def _read_run(folder: RunFolder, name: str) -> Run:
     if not (folder.validation / "summary.json").is_file():
-        raise RunError(f"{folder.path}: not finished: it has no validation/summary.json; go on with --resume")
+        raise RunError(f"{folder.path}: not finished: it has no validation/summary.json; continue with --resume")
     losses = {}
     for row in read_table(folder.validation / "images.csv"):
         shuffled = row.get("loss_nats_shuffled")
@@ -93,7 +95,7 @@ def _read_run(folder: RunFolder, name: str) -> Run:
     metrics = folder.path / "evaluation" / "metrics.json"
     scores = {k: v for k, v in read_json(metrics).items() if k in METRIC_NAMES} if metrics.is_file() else {}
     summary = read_json(folder.validation / "summary.json")
-    return Run(folder, name, bool(read_config(folder).inputs), summary, losses, scores)
+    return Run(folder, name, bool(load_config(folder.config).inputs), summary, losses, scores)
 
 
 def choose_baseline(runs: Sequence[Run]) -> Run:
@@ -150,7 +152,7 @@ def loss_interval(run: Run, *, shuffled: bool = False) -> tuple[float, Interval]
 
 def config_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Return (key, value in each run) of every field that is not alike in all runs."""
-    flat = [to_flat(read_config(run.folder)) for run in runs]
+    flat = [to_flat(load_config(run.folder.config)) for run in runs]
     keys = sorted({key for values in flat for key in values})
     rows = [(key, [values.get(key, "–") for values in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1 and not key.endswith("output_folder")]

@@ -23,7 +23,8 @@ from img2seq.report.comparison import (
 )
 from img2seq.report.curves import COLOURS, Curve, draw_losses, read_curve, save_figure, style
 from img2seq.report.evaluation_page import page_template
-from img2seq.run.folder import read_json, write_json, write_text
+from img2seq.run.folder import read_json
+from img2seq.run.write import write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

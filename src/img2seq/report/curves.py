@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2seq.run.folder import RunFolder, read_history
+from img2seq.run.folder import RunFolder
+from img2seq.run.tables import read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

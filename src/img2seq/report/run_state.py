@@ -9,13 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from img2seq.build.assemble import read_facts
+from img2seq.build.facts import read_facts
+from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.report.comparison_page import clock
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
-from img2seq.run.folder import RunFolder, check_signed, open_run, read_config, read_history, read_json, read_tokenizer
+from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
 from img2seq.run.lock import owner_of
+from img2seq.run.tables import read_history
 
 # --- show
 
@@ -23,7 +25,7 @@ from img2seq.run.lock import owner_of
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
     run = open_run(path)
-    config, facts = read_config(run), read_facts(run)
+    config, facts = load_config(run.config), read_facts(run)
     newest, state = _newest_readable(run)
     with _expecting_a_runs(run.facts):
         parameters = "{all:,}, of which {trained:,} are trained".format(**read_json(run.facts)["parameters"])
@@ -63,7 +65,7 @@ def describe_run(path: str | Path) -> str:
         "size": f"{_size(run.path)} on disk",
     }
     if is_now != "finished" and not is_now.startswith("being"):
-        lines["go on with"] = _how_to_resume(run, config)
+        lines["resume with"] = _how_to_resume(run, config)
     return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in lines.items())])
 
 
@@ -77,7 +79,7 @@ def _expecting_a_runs(path: Path) -> Iterator[None]:
 
 
 def _newest_readable(run: RunFolder) -> tuple[Checkpoint | None, dict[str, Any]]:
-    """Return the newest checkpoint with a state, and that state: training may remove both meanwhile."""
+    """Return the newest checkpoint with a state, and that state: a running training may remove both."""
     for checkpoint in reversed(all_checkpoints(run.checkpoints)):
         with suppress(RunError):
             return checkpoint, checkpoint.state()
@@ -122,7 +124,7 @@ def _size(folder: Path) -> str:
     n_bytes = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with suppress(OSError):  # training removes old checkpoints meanwhile
+            with suppress(OSError):  # a running training removes old checkpoints
                 n_bytes += (Path(root) / name).stat().st_size
     return f"{n_bytes / 1e6:,.1f} MB"
 
@@ -160,7 +162,7 @@ def _problems_of(run: RunFolder, part: Callable[[RunFolder], None]) -> list[str]
 
 def _config(run: RunFolder) -> None:
     check_signed(run, run.config)
-    read_config(run)
+    load_config(run.config)
 
 
 def _tokenizer(run: RunFolder) -> None:

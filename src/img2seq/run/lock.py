@@ -111,7 +111,7 @@ def _opened_alone(path: Path) -> Iterator[TextIO]:
 
 
 def _is(path: Path, file: TextIO) -> bool:
-    """Tell whether the path still leads to the open file, which its owner may have removed meanwhile."""
+    """Tell whether the path still leads to the open file, which its owner may have removed."""
     with suppress(OSError):
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     return False

@@ -1,4 +1,4 @@
-"""Checkpoints are written beside training: what is saved is a copy, taken between two steps."""
+"""Write checkpoints in a thread beside training, from copies taken between two steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, Self
 from torch import Tensor
 
 from img2seq.errors import Img2SeqError
-from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import to_disk
+from img2seq.run import save_checkpoint
 from img2seq.run.snapshot import Snapshot
+from img2seq.run.write import to_disk
 
 
 class Saver:
@@ -32,7 +32,7 @@ class Saver:
         self, folder: Path, keep_best: int, histories: Sequence[Path] = (), warn: Callable[[str], None] = print
     ):
         self.folder, self.keep_best, self.histories, self.warn = folder, keep_best, histories, warn
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_give_way)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=_lower_priority)
         self._writing: Future[None] | None = None
         self._weights, self._training = Snapshot(), Snapshot()
         self.is_prepared = False
@@ -62,8 +62,8 @@ class Saver:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         for path in self.histories:
             to_disk(path)
-        written = checkpoints.save(self.folder, step, self._weights, self._training, state)
-        checkpoints.prune(written, self.keep_best, self.warn)
+        written = save_checkpoint.save(self.folder, step, self._weights, self._training, state)
+        save_checkpoint.prune(written, self.keep_best, self.warn)
 
     @property
     def is_writing(self) -> bool:
@@ -92,7 +92,7 @@ class Saver:
             self.wait()
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Let training go first: where all cores are busy, a tenth of one is left. Linux alone has priorities of threads."""
     if sys.platform == "linux":
         os.nice(10)  # the lowest, 19, would leave so little that a checkpoint were never done

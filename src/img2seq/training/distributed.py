@@ -116,7 +116,7 @@ def joined(device: str) -> Iterator[World]:
     """Join the processes that were started together, if any were; leave them at the end.
 
     An error ends all processes: the one that has it leaves, which the others notice in their next exchange. Only the first
-    that can still speak says what happened; in the others the error is marked `told`.
+    that can still speak says what happened; in the others the error is marked `already_reported`.
 
     Raises:
         RunError: in place of whatever the lower layers say when another process has died.
@@ -133,12 +133,12 @@ def joined(device: str) -> Iterator[World]:
     try:
         yield World(rank, size, local_rank)
     except Exception as error:
-        if _tells_of_a_dead_process(error):
-            lost = RunError("another process of this run has died; --resume goes on from the newest checkpoint")
-            lost.told = _is_told(store)
+        if _means_a_dead_process(error):
+            lost = RunError("another process of this run has died; --resume continues from the newest checkpoint")
+            lost.already_reported = _is_already_reported(store)
             raise lost from error
-        if hasattr(error, "told"):
-            error.told = _is_told(store)
+        if hasattr(error, "already_reported"):
+            error.already_reported = _is_already_reported(store)
         raise
     finally:
         dist.destroy_process_group()
@@ -160,14 +160,14 @@ def _backend(device: str, local_rank: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def _is_told(store: Store) -> bool:
+def _is_already_reported(store: Store) -> bool:
     """Return whether another process has told the user already; the store outlives any one of them under torchrun."""
     try:
-        return int(store.add("told", 1)) > 1
+        return int(store.add("reported", 1)) > 1
     except RuntimeError:
         return False
 
 
-def _tells_of_a_dead_process(error: Exception) -> bool:
+def _means_a_dead_process(error: Exception) -> bool:
     """Return whether an exchange failed; gloo's errors have no type of their own, but name the file they come from."""
     return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))

@@ -16,41 +16,45 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from img2seq.build.assemble import Prepared, build_model, load, prepare
+from img2seq.build.model import build_model
+from img2seq.build.prepare import Prepared, prepare, speed_up
+from img2seq.build.trained import load_run
 from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
 from img2seq.config.show import describe, to_yaml
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.compiler import without_compiler
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
-from img2seq.run.folder import RunFolder, remove_half_written, sign, write_json, write_text
+from img2seq.run.folder import RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
+from img2seq.run.write import remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
+from img2seq.training.finish import last_losses
+from img2seq.training.interruption import Interrupted, first_signal_to
+from img2seq.training.objective import CrossEntropy, Objective
 from img2seq.training.optimizer import build_optimizer
 from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
-from img2seq.training.record import NoRecorder, Recorder, last_losses
+from img2seq.training.record import NoRecorder, Recorder
 from img2seq.training.resume import (
     DISK_ERRORS,
+    check_output_folder,
     check_same_data_and_model,
-    checkpoint_to_go_on_from,
+    checkpoint_to_resume,
     clear,
-    refuse_what_is_no_run,
 )
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
@@ -58,17 +62,8 @@ from img2seq.training.validation import image_losses
 from img2seq.training.work import Work, WorkPlan
 
 
-class Interrupted(Exception):
-    """Training was asked to stop; the step was finished and all was saved."""
-
-    def __init__(self, exit_code: int, message: str):
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.told = False  # by another process of the same run
-
-
 def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
-    """Train as configured, or go on with an interrupted run.
+    """Train as configured, or resume an interrupted run.
 
     Raises:
         Img2SeqError: for anything wrong with configuration, data, model or run folder, before training starts.
@@ -77,13 +72,9 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
     started = time.monotonic()
     keep_freed_memory()
-    compiles = loaded.experiment.globals.model.compile_model
-    with (
-        nullcontext() if compiles else without_compiler(),
-        joined(loaded.experiment.globals.basic_experiment.device) as world,
-    ):
+    with joined(loaded.experiment.globals.basic_experiment.device) as world:
         if world.first:
-            refuse_what_is_no_run(run, resume=resume)
+            check_output_folder(run, resume=resume)
         with locked(run, Announcer().warn) if world.first else nullcontext():
             try:
                 _train_joined(run, loaded, started, world, resume=resume, overwrite=overwrite)
@@ -91,7 +82,7 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
                 if error.errno not in DISK_ERRORS:
                     raise
                 raise RunError(
-                    f"{error.filename or run.path}: cannot be read or written: {error.strerror}; the run's checkpoints are intact, --resume goes on"
+                    f"{error.filename or run.path}: cannot be read or written: {error.strerror}; the run's checkpoints are intact, --resume continues"
                 ) from error
     return run
 
@@ -105,11 +96,11 @@ def _train_joined(
     if world.first:
         announce = Announcer(level=logging.log_level, bars=not logging.no_pbar, log=run.log)
 
-    def step_to_go_on_from() -> int:
-        found = checkpoint_to_go_on_from(run, config, announce, resume=resume, overwrite=overwrite)
+    def step_to_resume() -> int:
+        found = checkpoint_to_resume(run, config, announce, resume=resume, overwrite=overwrite)
         return -1 if found is None else found.step
 
-    step = world.from_first(step_to_go_on_from)
+    step = world.from_first(step_to_resume)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
         prepared = world.in_turn(lambda: prepare(config, announce, previous))
@@ -124,7 +115,7 @@ def _train_joined(
             check_same_data_and_model(run, prepared, announce)
         elif not is_new:
             clear(run)
-        remove_half_written(run)
+        remove_half_written(run.path)
         _describe_run(run, loaded, prepared)
     Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
 
@@ -155,7 +146,7 @@ class _Stops(Exception):
 
 
 class Trainer:
-    """One sitting of a run: what it holds, and the loop."""
+    """One process's part in one session of a run: its state, and the training loop."""
 
     def __init__(
         self,
@@ -177,8 +168,10 @@ class Trainer:
         accumulate = optimization.gradient_accumulation_steps or 1
         self.work = WorkPlan(prepared.train, basic, accumulate, world)
         self.n_steps = self.work.n_steps
+        self.objective: Objective = CrossEntropy(optimization.label_smoothing)
         self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
             self.model,
+            self.objective,
             world,
             config.globals.accelerator.strategy,
             compiled=config.globals.model.compile_model,
@@ -220,7 +213,7 @@ class Trainer:
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
         self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
         with contextlib.closing(self.recorder):
-            with self.saver, self._signals():
+            with self.saver, first_signal_to(self._ask_to_stop, others_may_end_us=self.world.size > 1):
                 with self.announce.bar("training", self.n_steps, unit="steps") as advance:
                     advance(self.state.step)
                     self._train(advance)
@@ -286,11 +279,11 @@ class Trainer:
             group["lr"] = rate * group["lr_factor"]
         nats = 0.0
         for place, (batch, counts) in enumerate(zip(work.batches, work.counts, strict=True), 1):
-            batch = batch.to(self.device)
+            packed = self.objective.prepare(self.model, batch)
             is_last = place == len(work.batches)
             with nullcontext() if is_last else gradients_kept_here(self.loss):
                 with self._autocast():
-                    loss = self.loss(batch, optimization.label_smoothing) * counts
+                    loss = self.loss(packed) * counts
                 self.scaler.scale(loss * world.size / work.n_tokens).backward()  # gradients are averaged over processes
             nats += float(loss.detach())
         nats = world.sum(nats)
@@ -419,7 +412,7 @@ class Trainer:
 
     def _write_last_losses(self) -> None:
         """Measure the best checkpoint, which runs are compared by."""
-        best = load(self.run.path, device=str(self.device))
+        best = load_run(self.run.path, device=str(self.device))
         losses = last_losses(best.model, self.config, self.prepared, self.announce, self.world)
         self.recorder.finish(self.state, best, losses)
 
@@ -427,7 +420,7 @@ class Trainer:
         """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
         if not self.sharded:
             return self.model
-        model = build_model(self.config, self.prepared.facts, new=False).to(self.device)
+        model = speed_up(build_model(self.config.inputs, self.config.output, self.prepared.facts)).to(self.device)
         model.load_state_dict({name: whole(tensor) for name, tensor in self.model.state_dict().items()})
         return model
 
@@ -448,33 +441,12 @@ class Trainer:
         why = f"by {signal.Signals(asked).name}" if asked > 1 else f"after {limit:g} s, its time"
         code = 128 + asked if asked > 1 else 0
         raise Interrupted(
-            code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume goes on"
+            code, f"stopped {why}, after step {self.state.step} of {self.n_steps}; all is saved, --resume continues"
         )
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a wish to stop after the step; the second acts at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.stop_signal = number
-            self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
-            for caught in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(caught, signal.SIG_DFL)
-
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs us handles signals
-            yield
-            return
-        try:
-            yield
-        except BaseException:
-            if self.world.size > 1:  # torchrun hurries the processes that remain; let them say why they end
-                before[signal.SIGTERM] = signal.SIG_IGN
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _ask_to_stop(self, number: int) -> None:
+        self.stop_signal = number
+        self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
 
     def _rate(self, step: int) -> float:
         options = self.config.globals

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,9 +11,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from img2seq.config.globals import Optimization
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.blocks import blocks
 from img2seq.training.parallel import is_sharded, local
-
-BLOCK_NUMBERS = 1 << 19  # of float32, four tensors: 8 MB; smaller blocks cost more in calls than they save
 
 
 class AdaBelief(Optimizer):
@@ -59,47 +57,14 @@ class AdaBelief(Optimizer):
                 self.state[p]["step"] += 1
                 by_step.setdefault(float(self.state[p]["step"]), []).append(p)
             for step, parameters in by_step.items():
-                for block in _blocks(parameters, self.state):
-                    _update(*block, group, step)
+                tensors = ((p, p.grad, self.state[p]["mean"], self.state[p]["belief"]) for p in parameters)
+                for block in blocks([local(t) for t in of_one if t is not None] for of_one in tensors):
+                    _update(block, group, step)
 
 
-Block = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]  # parameters, gradients, means, beliefs
-
-
-def _blocks(parameters: list[Tensor], state: dict[Tensor, dict[str, Tensor]]) -> Iterator[Block]:
-    """Cut all tensors into blocks that stay in a CPU's cache while every operation of the update passes over them.
-
-    On other devices everything is one block: there, few launches count.
-    """
-    block: Block = ([], [], [], [])
-    filled = 0
-    for p in parameters:
-        whole = [local(t) for t in (p, p.grad, state[p]["mean"], state[p]["belief"]) if t is not None]
-        most = BLOCK_NUMBERS if p.device.type == "cpu" else math.inf
-        cut = zip(*(t.split(BLOCK_NUMBERS) for t in _flat(whole)), strict=True) if whole[0].numel() > most else [whole]
-        for pieces in cut:
-            if filled and filled + pieces[0].numel() > most:
-                yield block
-                block, filled = ([], [], [], []), 0
-            for column, piece in zip(block, pieces, strict=True):
-                column.append(piece)
-            filled += pieces[0].numel()
-    if filled:
-        yield block
-
-
-def _flat(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return parameter, gradient, mean and belief as vectors, number by number in the parameter's order in memory."""
-    parameter, gradient, *state = tensors
-    order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
-    # A copy where autograd chose another layout: nobody reads the gradient again.
-    of_gradient = gradient.permute(order).reshape(-1)
-    return [parameter.permute(order).view(-1), of_gradient, *(t.permute(order).view(-1) for t in state)]
-
-
-def _update(
-    parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], beliefs: list[Tensor], group: dict[str, Any], step: float
-) -> None:  # fmt: skip
+def _update(block: list[list[Tensor]], group: dict[str, Any], step: float) -> None:
+    """Update parameters by their gradients, means and beliefs: the four lists of a block."""
+    parameters, gradients, means, beliefs = block
     (b1, b2), lr, eps, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
     if decay and group["decoupled"]:
         torch._foreach_mul_(parameters, 1 - lr * decay)

@@ -24,8 +24,9 @@ from img2seq.data.batch import Batch
 from img2seq.errors import ModelError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Block
-from img2seq.model.encoder import ImageEncoder
+from img2seq.model.packing import PackedBatch
 from img2seq.training.distributed import World
+from img2seq.training.objective import Objective
 
 if TYPE_CHECKING:  # importing them takes a second: only where tensors become shards
     from torch.distributed.fsdp import FSDPModule
@@ -36,17 +37,17 @@ _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else 
 
 
 class TrainingLoss(nn.Module):
-    """The sum of a batch's token losses as a module, which is what DDP and FSDP can wrap."""
+    """An objective's loss of a batch as a module, which is what DDP and FSDP can wrap."""
 
-    def __init__(self, model: CaptionModel, *, compiled: bool):
+    def __init__(self, model: CaptionModel, objective: Objective, *, compiled: bool):
         super().__init__()
         self.model = model
-        self.loss_sum = torch.compile(model.loss_sum, dynamic=True) if compiled else model.loss_sum
+        self.loss_sum = torch.compile(objective.loss_sum, dynamic=True) if compiled else objective.loss_sum
 
-    def forward(self, batch: Batch, label_smoothing: float) -> Tensor:
-        """Return the sum over this process's target tokens of their negative log-probability, in nats."""
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Return the loss in nats, summed over this process's target tokens."""
         try:
-            loss: Tensor = self.loss_sum(batch, label_smoothing=label_smoothing)
+            loss: Tensor = self.loss_sum(self.model, batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -57,10 +58,16 @@ class TrainingLoss(nn.Module):
 
 
 def parallel_loss(
-    model: CaptionModel, world: World, strategy: str, *, compiled: bool, example: Callable[[], Batch]
+    model: CaptionModel,
+    objective: Objective,
+    world: World,
+    strategy: str,
+    *,
+    compiled: bool,
+    example: Callable[[], Batch],
 ) -> nn.Module:
     """Return the loss whose gradients are the same in all processes; with `fsdp` the model's tensors become shards."""
-    loss = TrainingLoss(model, compiled=compiled)
+    loss = TrainingLoss(model, objective, compiled=compiled)
     if world.size == 1:
         return loss
     device = model.device
@@ -81,14 +88,13 @@ def parallel_loss(
         device_ids=[device] if device.type == "cuda" else None,
         **options,
         gradient_as_bucket_view=True,
-        find_unused_parameters=_has_idle_parameters(model, example()),
+        find_unused_parameters=_has_idle_parameters(model, objective, example()),
     )
 
 
 def _units(model: CaptionModel) -> Iterator[nn.Module]:
     """Yield the modules whose weights are gathered together, inner ones first: blocks, encoders, and what is called apart."""
-    for encoder in model.encoders.values():
-        assert isinstance(encoder, ImageEncoder)
+    for encoder in map(model.encoder, model.encoders):
         for stage in encoder.backbone.children():
             if isinstance(stage, nn.Sequential):
                 yield from (block for block in stage if any(True for _ in block.parameters()))
@@ -100,14 +106,15 @@ def _units(model: CaptionModel) -> Iterator[nn.Module]:
         yield block
 
 
-def _has_idle_parameters(model: CaptionModel, example: Batch) -> bool:
+def _has_idle_parameters(model: CaptionModel, objective: Objective, example: Batch) -> bool:
     """Return whether there are parameters that the loss does not depend on, such as those of a head left out.
 
     DDP has to be told, or it waits for their gradients.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     model.eval()  # batch statistics stay as they are
-    gradients = torch.autograd.grad(model.loss_sum(example.to(model.device)), trained, allow_unused=True)
+    loss = objective.loss_sum(model, objective.prepare(model, example))
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     model.train()
     return any(gradient is None for gradient in gradients)
 

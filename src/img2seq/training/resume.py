@@ -1,4 +1,4 @@
-"""Which run folder may be trained, and what may differ when a run goes on."""
+"""Which run folder may be trained, and what may differ when a run is resumed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import shutil
 from dataclasses import asdict
 from fnmatch import fnmatch
 
-from img2seq.build.assemble import Prepared, read_facts
+from img2seq.build.facts import read_facts
+from img2seq.build.prepare import Prepared
+from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.config.show import to_flat
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import HALF_WRITTEN, RunFolder, check_signed, read_config, read_history, read_json
+from img2seq.run import save_checkpoint
+from img2seq.run.folder import RunFolder, check_signed, read_json
+from img2seq.run.tables import read_history
+from img2seq.run.write import HALF_WRITTEN
 from img2seq.training.environment import environment
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -55,7 +60,7 @@ MAY_CHANGE = {
 }
 
 
-def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
+def check_output_folder(run: RunFolder, *, resume: bool) -> None:
     """Raise RunError for a file, for a folder that holds anything but a run, and where there is nothing to resume."""
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path}: expected a run folder, found a file")
@@ -69,7 +74,7 @@ def refuse_what_is_no_run(run: RunFolder, *, resume: bool) -> None:
         raise RunError(f"{run.path}: nothing to resume: there is no such run")
 
 
-def checkpoint_to_go_on_from(
+def checkpoint_to_resume(
     run: RunFolder, config: Experiment, announce: Announcer, *, resume: bool, overwrite: bool
 ) -> checkpoints.Checkpoint | None:
     """Return the newest checkpoint that verifies, or None to begin at the first step.
@@ -82,9 +87,9 @@ def checkpoint_to_go_on_from(
         return None
     if not resume:
         raise RunError(
-            f"{run.path}: exists already; go on with --resume, start again with --overwrite, or choose another output_folder"
+            f"{run.path}: exists already; continue with --resume, start again with --overwrite, or choose another output_folder"
         )
-    for name in checkpoints.remove_unfinished(run.checkpoints):
+    for name in save_checkpoint.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
     if not checkpoints.all_checkpoints(run.checkpoints):
         # Killed before the first one, at the latest while samples of the first evaluation were written?
@@ -94,15 +99,15 @@ def checkpoint_to_go_on_from(
             )
         return None
     _check_config(run, config, announce)
-    found = checkpoints.newest_valid(run.checkpoints, announce.warn)
+    found = save_checkpoint.newest_valid(run.checkpoints, announce.warn)
     if found is None:
         raise RunError(f"{run.path}: cannot be resumed: none of its checkpoints is whole; start again with --overwrite")
-    return checkpoints.set_aside_newer(found)
+    return save_checkpoint.set_aside_newer(found)
 
 
 def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> None:
     check_signed(run)
-    before, now = to_flat(read_config(run)), to_flat(config)
+    before, now = to_flat(load_config(run.config)), to_flat(config)
     changes = {
         key: f"{key}: was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
         for key in {**before, **now}

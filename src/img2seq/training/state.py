@@ -37,7 +37,7 @@ class TrainState:
         train_tokens: tokens they were taken over.
         captions: captions trained on since the run began.
         train_time_s: time spent in training steps.
-        elapsed_s: time since the run began, all sittings together.
+        elapsed_s: time since the run began, all sessions together.
     """
 
     step: int = 0

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.order import validation_plan
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.packing import pack
+from img2seq.model.teacher_forcing import token_losses
 from img2seq.training.distributed import ALONE, World
 
 
@@ -61,11 +63,11 @@ def image_losses(
     mine = range(world.rank, len(plan), world.size)
     for place, batch in zip(mine, data.batches([plan[i] for i in mine], workers=workers), strict=True):
         before_batch()
-        batch = batch.to(model.device)
+        packed = pack(batch, model.device)
         with autocast():
-            losses = model.losses(batch).cpu().double().numpy()
+            losses = token_losses(model, packed).cpu().double().numpy()
         images = slice(bounds[place], bounds[place + 1])
-        owners, n_images = batch.image_of_token.cpu().numpy(), batch.image_shape[0]
+        owners, n_images = packed.image_of_token.cpu().numpy(), packed.image_shape[0]
         nats[images] = np.bincount(owners, weights=losses, minlength=n_images)  # in order: the same sum on every device
         tokens[images] = np.bincount(owners, minlength=n_images)
         if advance:

@@ -21,7 +21,8 @@ from img2seq.data.image import ImageSpec
 from img2seq.data.records import image_id_of
 from img2seq.data.sources.read import read_captions
 from img2seq.data.split import joint_contents, leaks, random_split, read_ids
-from img2seq.data.tokenizer import UNK, Tokenizer, build_tokenizer, longest_trained
+from img2seq.data.tokenizer import UNK, Tokenizer
+from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
 

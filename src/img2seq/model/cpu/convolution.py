@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from img2seq.model.cpu import winograd
+from img2seq.model.cpu.switch import is_on
 
 FEWEST_TILES = 12  # of all images: with fewer, transforming the kernel costs more than is saved
 FEWEST_CHANNELS = 32  # for Winograd: below, its products are too small
@@ -40,7 +41,7 @@ class Conv2d(nn.Conv2d):
         (pad_y, pad_x), (stride_y, stride_x) = (int(pad) for pad in self.padding), self.stride
         h = (H + 2 * pad_y - self.kernel_size[0]) // stride_y + 1
         w = (W + 2 * pad_x - self.kernel_size[1]) // stride_x + 1
-        if 0 < h * w <= MOST_PLACES and self.weight[0, 0].numel() <= MOST_TAPS:
+        if 0 < h * w <= MOST_PLACES and self.weight[0, 0].numel() <= MOST_TAPS and is_on("taps"):
             y: Tensor = _ByTaps.apply(x, self.weight, self.stride, (pad_y, pad_x), (h, w))
         elif self._is_for_winograd and B * math.ceil(H / winograd.TILE) * math.ceil(W / winograd.TILE) >= FEWEST_TILES:
             y = winograd.convolve(x, self.weight)
@@ -51,7 +52,7 @@ class Conv2d(nn.Conv2d):
     @property
     def _is_for_winograd(self) -> bool:
         is_3_x_3 = (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), (1, 1))
-        return is_3_x_3 and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+        return is_3_x_3 and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS and is_on("winograd")
 
 
 class _ByTaps(torch.autograd.Function):

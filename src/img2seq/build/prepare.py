@@ -1,0 +1,183 @@
+"""From a configuration to what training needs: the data read and split, and the model with its first weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from img2seq.build.device import choose_device
+from img2seq.build.facts import Facts, preprocessing
+from img2seq.build.images import InputImages, cache_folder
+from img2seq.build.model import build_model, without_pretrained
+from img2seq.build.start_weights import load_weights_from
+from img2seq.config.inputs import ImageInput, ImageModel
+from img2seq.config.schema import Experiment
+from img2seq.data.caption_set import CaptionSet
+from img2seq.data.image import ImageSpec, from_any
+from img2seq.data.pixels import PixelTable, cache_pixels
+from img2seq.data.records import Problems, check_broken_share, match_images, settle
+from img2seq.data.seeds import generator, seed_of
+from img2seq.data.sources.read import read_captions
+from img2seq.data.split import configured_split, joint_contents, read_ids
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.vocabulary import build_tokenizer, longest_trained
+from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.convolution import replace_convolutions
+from img2seq.model.encoder import CreateBackbone, check_name, create_backbone
+from img2seq.model.pretrained import from_file, from_hub
+from img2seq.progress import Announcer
+from img2seq.run.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files."""
+
+    model: CaptionModel
+    tokenizer: Tokenizer
+    facts: Facts
+    train: CaptionSet
+    valid: CaptionSet
+    files: dict[str, dict[str, Path]]
+    report: str
+    data: dict[str, str]
+
+
+def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None = None) -> Prepared:
+    """Read the data, list what is wrong with it, and build everything that training needs.
+
+    A new run starts from random or pretrained weights. A resumed run loads its checkpoint's weights here: cached features of
+    frozen encoders depend on them.
+
+    Raises:
+        DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.
+        ModelError: if the model cannot be built.
+        ConfigError: if the device is not present.
+    """
+    basic = config.globals.basic_experiment
+    device = choose_device(basic.device)
+    for entry in config.inputs:  # a misspelled name should not be found after an hour of reading images
+        check_name(entry.model.model_type)
+        for manual in config.output.sampling_config.manual_inputs:  # nor this at the first evaluation
+            from_any(manual[entry.name], ImageSpec.of(entry.input_type_info))
+    held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
+    captions, tables, files, report = _read_data(config, announce)
+    contents = joint_contents(captions, [table.content_of for table in tables.values()])
+    leaks = Problems()
+    train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks)
+    if report := "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data)))):
+        announce.say(report)
+    info = config.output.output_type_info
+    train_captions = [text for image_id in train_ids for text in captions[image_id]]
+    tokenizer = build_tokenizer(info, train_captions)
+    lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
+    max_length = longest_trained(info, lengths)
+    facts = Facts(
+        max_length=max_length,
+        n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
+        vocabulary=len(tokenizer),
+        normalization={
+            entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs
+        },
+        tokenizer_digest=tokenizer.digest,
+        preprocessing=preprocessing(config.inputs),
+    )
+    announce.say(
+        f"{len(train_ids):,} training images with {len(train_captions):,} captions, {len(valid_ids):,} validation images; "
+        f"{len(tokenizer):,} tokens, captions of at most {max_length}"
+    )
+    torch.manual_seed(seed_of("weights", basic.seed))
+    create_of = pretrained if previous is None else without_pretrained
+    model = speed_up(build_model(config.inputs, config.output, facts, create_of=create_of)).to(device)
+    options = config.globals.model
+    if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
+        strict = options.strict_pretrained_loading or previous is not None
+        load_weights_from(model, source, strict=strict, say=announce.say)
+    images = {entry.name: InputImages(entry, tables[entry.name], model, basic, announce) for entry in config.inputs}
+    sets = [
+        CaptionSet(
+            {image_id: captions[image_id] for image_id in ids},
+            tokenizer,
+            max_length=max_length,
+            images={name: of_input.of(ids) for name, of_input in images.items()},
+            seed=basic.seed,
+            uniform=info.sampling_strategy_if_longer == "uniform",
+        )
+        for ids in (train_ids, valid_ids)
+    ]
+    used = sorted({*train_ids, *valid_ids})
+    data = {
+        "captions_digest": _digest([(i, captions[i]) for i in used]),
+        "images_digest": _digest([(name, i, tables[name].content_of[i]) for name in tables for i in used]),
+    }
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report, data)
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
+def _read_data(
+    config: Experiment, announce: Announcer
+) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Path]], str]:
+    """Return captions by image, the pixels and files of each input, and what was left out."""
+    basic = config.globals.basic_experiment
+    problems = Problems()
+    source = config.output.output_info.output_source
+    table = read_captions(source)
+    problems.add(f"row(s) of {source} cannot be used", table.problems)
+    captions = table.captions
+    tables: dict[str, PixelTable] = {}
+    files: dict[str, dict[str, Path]] = {}
+    for entry in config.inputs:
+        name, folder = entry.name, entry.input_info.input_source
+        files[name], without_caption = match_images(captions, folder, name, problems)
+        if without_caption:
+            announce.say(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
+        spec = ImageSpec.of(entry.input_type_info)
+        with announce.bar(f"reading {name}", len(files[name])) as advance:
+            tables[name] = cache_pixels(
+                files[name], spec, cache_folder(basic), workers=basic.dataloader_workers, progress=advance
+            )
+        problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
+        check_broken_share(tables[name].problems, len(files[name]), basic)
+    report = settle(problems, basic.on_bad_data)
+    usable = {
+        i: texts for i, texts in captions.items() if all(i in tables[entry.name].row_of for entry in config.inputs)
+    }
+    return usable, tables, files, report
+
+
+def speed_up(model: CaptionModel) -> CaptionModel:
+    """Let the encoders train with our convolutions, which are made for that: single captions are faster with torch's."""
+    for name in model.encoders:
+        replace_convolutions(model.encoder(name).backbone)
+    return model
+
+
+def pretrained(options: ImageModel) -> CreateBackbone:
+    """Return what creates a new run's encoder, from pretrained weights where that is asked for."""
+    if options.pretrained_weights is not None:
+        return from_file(options.pretrained_weights)
+    return from_hub if options.pretrained_model else create_backbone
+
+
+def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str], seed: int) -> dict[str, list[float]]:
+    """Return mean and std of each channel: those configured, or those of the training images' pixels."""
+    info = entry.input_type_info
+    if info.mean_normalization_values is not None and info.stds_normalization_values is not None:
+        return {"mean": info.mean_normalization_values, "std": info.stds_normalization_values}
+    if info.adaptive_normalization_max_samples is not None:
+        chosen = generator("normalization", seed).permutation(len(train_ids))[: info.adaptive_normalization_max_samples]
+        train_ids = [train_ids[i] for i in chosen]
+    counts, values = table.value_counts(train_ids), np.arange(256)
+    n = counts.sum(1)
+    mean = counts @ values / n
+    variance = counts @ values**2 / n - mean**2
+    return {"mean": (mean / 255).tolist(), "std": (np.sqrt(np.maximum(variance, 1.0)) / 255).tolist()}

@@ -1,0 +1,85 @@
+"""`img2seq evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.errors import ConfigError
+from img2seq.model.cpu.collector import collector_paused
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "evaluate",
+        help="score a run's captions, or any system's results file",
+        examples=[
+            "img2seq evaluate runs/demo/image --beam-size 3",
+            "img2seq evaluate --results results.json --references references.csv --output scores/",
+        ],
+    )
+    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run (default: none, with --results)")
+    parser.add_argument(
+        "--split", choices=("valid", "train"), default="valid", help="side of the run's split (default: valid)"
+    )
+    parser.add_argument(
+        "--captions",
+        metavar="FILE",
+        help="another table of captions, ID,Sequence, in place of the split (default: the split)",
+    )
+    parser.add_argument("--images", metavar="FOLDER", help="images of --captions (default: none)")
+    parser.add_argument(
+        "--results", metavar="FILE", help="score this COCO results file; no run is needed (default: none)"
+    )
+    parser.add_argument(
+        "--references",
+        metavar="FILE",
+        help="references for --results: COCO annotations, CSV ID,Sequence, or JSON id -> captions (default: none)",
+    )
+    parser.add_argument(
+        "--document-frequency",
+        metavar="FILE",
+        help="saved document frequency for CIDEr-D (default: from the references)",
+    )
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation)")
+    add_decoding_arguments(parser)
+    set_run(parser, run)
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Score captions and write the evaluation."""
+    decoding = decoding_of(arguments)
+    if (arguments.run_folder is None) == (arguments.results is None) or (arguments.results is None) != (
+        arguments.references is None
+    ):
+        raise ConfigError("evaluate: expected a RUN, or --results FILE with --references FILE")
+    if arguments.results is not None and arguments.output is None:
+        raise ConfigError("evaluate: --results needs --output DIR")
+    if (arguments.captions is None) != (arguments.images is None):
+        raise ConfigError("evaluate: --captions FILE needs --images FOLDER, and the other way round")
+    from pathlib import Path
+
+    with collector_paused():
+        from img2seq.evaluation.evaluate_run import evaluate_results, evaluate_run, table, write_evaluation
+
+    if arguments.results is not None:
+        found = evaluate_results(
+            arguments.results, arguments.references, document_frequency=arguments.document_frequency
+        )
+    else:
+        from img2seq.inference.captioner import Captioner
+        from img2seq.progress import Announcer
+
+        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner.prepare_for_many()
+        found = evaluate_run(
+            captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
+            document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),
+        )  # fmt: skip
+    folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
+    write_evaluation(found, folder)
+    print(f"{table(found)}\n\nreport: {folder / 'report.html'}")
+    return 0

@@ -1,0 +1,125 @@
+"""From pictures to captions: encode, search, text. Everything that captions an image does it here.
+
+Samples during training, evaluation, `img2seq caption` and the Python API differ in where their pixels or features come from
+and in what they do with the captions, in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from img2seq.data.image import ImageSpec, Pixels
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.errors import DataError
+from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.settings import Decoding
+from img2seq.generation.step import ModelStep
+from img2seq.model.caption_model import CaptionModel
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A generated caption and how sure the model is of it.
+
+    Attributes:
+        text: the caption.
+        log_probability: of the whole caption, in nats, its end included.
+        tokens: the token strings; "<eos>" last where the caption ended by itself.
+        token_log_probabilities: of each token given those before it; 0 for tokens that were given.
+        alternatives: the next best captions, where more than one was asked for.
+    """
+
+    text: str
+    log_probability: float
+    tokens: tuple[str, ...]
+    token_log_probabilities: tuple[float, ...]
+    alternatives: tuple[Caption, ...] = ()
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.log_probability)
+
+    @property
+    def token_probabilities(self) -> tuple[float, ...]:
+        return tuple(math.exp(value) for value in self.token_log_probabilities)
+
+
+class Predictor:
+    """Captions images with a model, which it leaves in evaluation mode.
+
+    Args:
+        model: the model.
+        tokenizer: the one it was trained with.
+        specs: how pictures become pixels, by input name.
+    """
+
+    def __init__(self, model: CaptionModel, tokenizer: Tokenizer, specs: Mapping[str, ImageSpec]):
+        self.model, self.tokenizer, self.specs = model, tokenizer, specs
+
+    def captions(
+        self,
+        decoding: Decoding,
+        *,
+        names: Sequence[str],
+        pixels: Mapping[str, Tensor] | None = None,
+        features: Mapping[str, Tensor] | None = None,
+        beginnings: Sequence[Sequence[int]] | None = None,
+    ) -> list[Caption]:
+        """Return the caption of each of a batch's images.
+
+        Args:
+            decoding: how to search.
+            names: of the images: what makes their samples differ.
+            pixels: by input name, (B, C, H, W) uint8.
+            features: by input name, (B, P, C) of a frozen encoder, in place of its pixels.
+            beginnings: tokens that each image's caption begins with.
+
+        Raises:
+            ConfigError: if a beginning leaves no room for another token.
+        """
+        model, device = self.model.eval(), self.model.device
+        with torch.inference_mode():
+            memory = model.encode(
+                pixels={name: values.to(device) for name, values in (pixels or {}).items()},
+                features={name: values.to(device) for name, values in (features or {}).items()},
+            )
+        step = ModelStep(model.decoder, memory, n_images=len(names))
+        found = search(step, decoding, self.tokenizer.special, beginnings=beginnings, names=names)
+        return [self._caption(hypotheses) for hypotheses in found]
+
+    def pixel_batch(self, input_name: str, pictures: Sequence[Pixels]) -> Tensor:
+        """Return (B, C, H, W) of what the image door gives: the middle, where a margin is kept for random crops."""
+        spec = self.specs[input_name]
+        cut = [_middle(picture, spec.height, spec.width) for picture in pictures]
+        return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
+
+    def beginning_tokens(self, text: str) -> list[int]:
+        """Return the tokens of a caption's beginning. Raises DataError for words that the model does not know."""
+        unknown_token = self.tokenizer.special.unknown
+        tokens = self.tokenizer.encode(text) if text else []
+        if unknown_token in tokens:
+            unknown = [word for word in text.split() if unknown_token in self.tokenizer.encode(word)]
+            raise DataError(f"beginning: the model does not know {', '.join(map(repr, unknown))}")
+        return tokens
+
+    def _caption(self, hypotheses: Sequence[Hypothesis]) -> Caption:
+        best, *others = hypotheses
+        numbers = [*best.tokens, self.tokenizer.special.end] if best.ended else best.tokens
+        return Caption(
+            text=self.tokenizer.decode(best.tokens),
+            log_probability=best.log_probability,
+            tokens=tuple(self.tokenizer.tokens[number] for number in numbers),
+            token_log_probabilities=tuple(best.log_probabilities),
+            alternatives=tuple(self._caption([other]) for other in others),
+        )
+
+
+def _middle(pixels: Pixels, height: int, width: int) -> Pixels:
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
