@@ -23,6 +23,7 @@ from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import from_vocab_file, learn_words
 from img2seq.errors import DataError, RunError
+from img2seq.report.comparison import read_runs
 from img2seq.training.loop import train
 
 SEPARATORS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\u00a0\u3000\0\x7f"
@@ -160,6 +161,20 @@ def test_a_tokenizer_that_is_not_that_of_training_is_refused(change: object, cop
     change(copied_run)  # type: ignore[operator]
     with pytest.raises(RunError, match=r"tokenizer\.json: not the tokenizer this run was trained with"):
         load_run(copied_run)
+
+
+def test_a_tokenizer_that_is_not_utf8_is_one_error(copied_run: Path) -> None:
+    path = copied_run / "tokenizer.json"
+    path.write_bytes(path.read_bytes().replace(b"ball", b"b\xe4ll"))
+    with pytest.raises(RunError, match=r"tokenizer\.json: expected UTF-8 text"):
+        load_run(copied_run)
+
+
+def test_a_table_of_a_run_that_is_not_utf8_is_one_error(copied_run: Path) -> None:
+    path = copied_run / "validation/images.csv"
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    with pytest.raises(RunError, match=r"images\.csv: not a table of a run"):
+        read_runs([copied_run])
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
         return Tokenizer.from_json(run.tokenizer.read_text(encoding="utf-8"), str(run.tokenizer))
     except OSError as error:
         raise RunError(f"{run.tokenizer}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{run.tokenizer}: expected UTF-8 text: {error.reason}") from error
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"{path}: not a table of a run: {error}") from error
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
