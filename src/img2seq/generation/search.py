@@ -1,4 +1,4 @@
-"""Find captions: greedy, beam search and sampling over one cache.
+"""Find captions: greedy, beam search and sampling, over whatever `Step` answers.
 
 Shapes: B images still being captioned, W rows of an image (beams or samples), R = B W, T tokens so far, V vocabulary.
 

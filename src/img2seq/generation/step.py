@@ -30,16 +30,20 @@ class Step(Protocol):
     device: torch.device
 
     def begin(self, *, n_rows: int, group: int, max_tokens: int) -> None:
-        """Begin W rows for each image; rows of a group of `group` neighbours may go on from one another."""
+        """Forget what was written before, and begin W rows for each image; `group` neighbours may continue one another."""
 
     def next_logits(self, tokens: Tensor) -> Tensor:
-        """Take the (R,) newest tokens in, and return (R, V) scores whose softmax is the next token's distribution."""
+        """Take the (R,) newest tokens in, and return (R, V) logits of the next token, which the search may overwrite.
+
+        `repetition_penalty` looks at the sign of a logit. Several models therefore answer with the log of their mean probability
+        plus the mean of their normalisers (`logsumexp`): of one model these are its own logits.
+        """
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Let row i go on from what row `rows[i]` of the same group has seen so far."""
+        """Let row i (of all R) continue what row `rows[i]` of the same group has seen so far. Only beam search asks for it."""
 
     def keep_images(self, images: Tensor) -> None:
-        """Forget all images but these, with their rows."""
+        """Forget all images but these, as places among those still here, with their rows; `n_images` stays."""
 
 
 class ModelStep:
