@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
 )
@@ -88,7 +88,7 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
     Raises:
         DataError: naming the image, if it is broken, too large or of a kind that is refused.
     """
-    with _one_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _one_error(name), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         _check_size(image, spec, name)
         target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
         # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
@@ -122,7 +122,7 @@ class Header:
 
 def read_header(data: bytes, name: str) -> Header:
     """Return what an image file's bytes declare, without decoding them. Raises DataError for other bytes."""
-    with _one_error(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _one_error(name), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         return Header(str(image.format), image.mode, *image.size)
 
 

@@ -24,7 +24,6 @@ from img2seq.inference.captioner import Captioner
 from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
 
-FORMATS = ("text", "jsonl", "csv", "coco")
 READERS = 2
 
 

@@ -89,7 +89,14 @@ class Source:
 
 
 def checked_record(
-    image_id: str, captions: Sequence[object], place: str, problems: list[str], columns: Mapping[str, Any] = _NO_COLUMNS
+    image_id: str,
+    captions: Sequence[object],
+    place: str,
+    problems: list[str],
+    columns: Mapping[str, Any] = _NO_COLUMNS,
+    *,
+    picture: Path | bytes | None = None,
+    split: str | None = None,
 ) -> Record | None:
     """Return a record of what a format found, by the rules that all formats share; None where nothing can be used.
 
@@ -99,6 +106,8 @@ def checked_record(
         place: in the file.
         problems: to add a line to for each.
         columns: what else is known.
+        picture: where the source itself says where it is, or has its bytes.
+        split: where the source has one.
     """
     name = clean_name(image_id)
     if not is_utf8(name):
@@ -124,4 +133,4 @@ def checked_record(
             usable.append(text)
         else:
             problems.append(f"{place}: ID {shown(name)}: the caption is empty")
-    return Record(name, tuple(usable), columns=columns) if usable else None
+    return Record(name, tuple(usable), picture, split, columns) if usable else None
