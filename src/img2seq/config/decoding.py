@@ -90,13 +90,15 @@ class Decoding:
     def _raise_config_error(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(values, ArgsKwargs):
             return check(values)
+        if values.args:
+            raise ConfigError(f"decoding: expected names, such as beam_size=5; found {shown(values.args)}")
         # A sweep over np.arange gives numpy's numbers, which pydantic does not take for Python's.
         plain = {
             name: value.item() if isinstance(value, Number) and hasattr(value, "item") else value
             for name, value in (values.kwargs or {}).items()
         }
         try:
-            return check(ArgsKwargs(values.args, plain))
+            return check(ArgsKwargs((), plain))
         except ValidationError as error:
             raise ConfigError("\n".join(dict.fromkeys(map(_explain, error.errors())))) from None
 
@@ -114,9 +116,7 @@ def _explain(details: ErrorDetails) -> str:
     """Return one line: setting: what was expected; what was found."""
     if details["type"] == "value_error":  # of __post_init__
         return str(details["ctx"]["error"])
-    name, found = details["loc"][0], shown(details["input"])
-    if isinstance(name, int):
-        return f"decoding: expected settings by name, such as beam_size=5; found {found}"
+    name, found = str(details["loc"][0]), shown(details["input"])
     if name not in SETTINGS:
         return f"decoding: unknown setting {shown(name)}.{did_you_mean(name, SETTINGS)}"
     field = SETTINGS[name]
