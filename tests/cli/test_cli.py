@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_tiny_data, write_yaml
 from img2seq.cli import main as cli
+from img2seq.cli.arguments import batch_size_of, decoding_of
 from img2seq.config.load import load_config
 
 
@@ -72,6 +74,153 @@ def test_the_tutorials_command_line_works_word_for_word(tmp_path: Path) -> None:
     done = img2seq("compare", "runs/text", "runs/image", "--output", "compared", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "compared/compare.json").read_text())["gain"]["run"] == "image"
+
+
+# What is typed, and what the one line of its error must say.
+TYPED = {
+    "trian": ["Did you mean 'train'?"],
+    "fly": ["'fly'", "train, caption, evaluate"],
+    "runs shwo runs/x": ["Did you mean 'show'?"],
+    "data chek x": ["Did you mean 'check'?"],
+    "--verzion": ["--verzion", "Did you mean '--version'?"],
+    "caption": ["RUN, PATH"],
+    "caption r p --format jsn": ["--format", "text, jsonl, csv or coco", "'jsn'", "Did you mean 'jsonl'?"],
+    "caption r p --beam-size five": ["--beam-size", "a whole number, 1 to 1000", "'five'"],
+    "caption r p --beam-sise 3": ["--beam-sise", "Did you mean '--beam-size'?"],
+    "caption r p --beam-size": ["--beam-size", "expected one argument"],
+    "caption r p --method bem": ["--method", "greedy, beam or sample", "Did you mean 'beam'?"],
+    "caption r p --batch-size 0": ["--batch-size", "1 to 4096", "'0'"],
+    "caption r p --batch-size -1": ["--batch-size", "1 to 4096", "'-1'"],
+    "caption r p --device gpu": ["--device", "cpu, cuda, cuda:N, mps or auto", "'gpu'", "Did you mean 'cuda'?"],
+    "caption r p --n-best 9": ["--n-best", "1 to beam_size (5)", "9"],
+    "evaluate r --split test": ["--split", "valid or train", "'test'"],
+    "evaluate r --temperature -inf": ["--temperature", "0.01 to 100", "'-inf'"],
+    "data check x --workers many": ["--workers", "0 to 256", "'many'"],
+    "data check x --min-freq 0": ["--min-freq", "'0'"],
+    "demo --seed -1": ["--seed", "0 to 2147483647", "'-1'"],
+    "train x --max_time soon": ["--max_time", "90m", "'soon'"],
+    "train x --resum": ["Did you mean '--resume'?"],
+    "compare a b --out c": ["'--out'", "Did you mean '--output'?"],
+}
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(
+    typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(*typed.split(), capsys=capsys)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    for part in TYPED[typed]:
+        assert part in err
+
+
+def verbs() -> list[list[str]]:
+    names = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
+    actions = {"runs": ["show", "verify"], "config": ["schema", "show"], "data": ["check"]}
+    return [[name] for name in names] + [[name, action] for name in names for action in actions.get(name, [])]
+
+
+def help_of(verb: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        cli.run([*verb, "--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def examples_of(verb: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    lines = help_of(verb, capsys).partition("examples:\n")[2].splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"  img2seq {' '.join(verb)}") for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+def test_help_shows_every_default(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    options = re.split(r"\n  (?=-)", help_of(verb, capsys).partition("examples:")[0].partition("options:")[2])
+    for option in options[2:]:  # after --help
+        takes_a_value = re.match(r"--[\w-]+ [A-Z{]", option)
+        assert not takes_a_value or "default: " in " ".join(option.split()), option
+
+
+def test_the_examples_of_help_work(
+    tmp_path: Path,
+    finished_runs: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_tiny_data(tmp_path)
+    write_yaml(tmp_path / "experiment.yaml", tiny_config(tmp_path))
+    shutil.copytree(tmp_path / "images", tmp_path / "photos")
+    shutil.copy(tmp_path / "images/000.png", tmp_path / "photo.jpg")
+    (tmp_path / "results.json").write_text('[{"image_id": "000", "caption": "a red ball ."}]')
+    (tmp_path / "references.csv").write_text("ID,Sequence\n000,a red ball .\n")
+    for run_folder in finished_runs:
+        shutil.copytree(run_folder, tmp_path / "runs/demo" / run_folder.name)
+    monkeypatch.chdir(tmp_path)
+    worked = 0
+    for verb in verbs():
+        for example in examples_of(verb, capsys):
+            arguments = example.partition(" > ")[0].split()[1:]
+            if arguments[:1] == ["demo"]:  # minutes; that the others parse does not say that it does
+                assert cli.parse(arguments)[0].output.startswith("runs/demo")
+                continue
+            if "captions.csv" in arguments and arguments[0] == "caption":
+                arguments[arguments.index("captions.csv")] = "captioned.csv"  # here it holds the data set
+            code = cli.run(arguments)
+            assert code == 0 or arguments[:2] == ["data", "check"], (example, capsys.readouterr().err)
+            worked += 1
+    assert worked > 15
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--beam-size 1000", "--beam-size 1000 --beam-groups 1000 --diversity 100", "--length-penalty -10", "--length-penalty 10",
+     "--repetition-penalty 100", "--repetition-penalty 0.01", "--frequency-penalty 100", "--no-repeat-ngram 1", "--max-length 1",
+     "--method sample --temperature 0.01", "--method sample --temperature 100", "--method sample --top-p 0.00011",
+     "--method sample --tau 0.00011", "--method sample --top-k 1000000", "--method sample --n-best 4096"],
+)  # fmt: skip
+def test_every_accepted_extreme_gives_a_caption(
+    flags: str, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = finished_runs[1].parent / "images/000.png"
+    code, out, err = run(
+        "caption", finished_runs[1], image, "--device", "cpu", "--min-length", "1", *flags.split(), capsys=capsys
+    )
+    assert (code, err) == (0, "")
+    assert out.strip()
+
+
+def test_many_beams_make_smaller_batches() -> None:
+    for flags, expected in (([], 32), (["--beam-size", "1000"], 8), (["--method", "sample", "--n-best", "4096"], 2)):
+        arguments, _ = cli.parse(["caption", "run", "photo.jpg", *flags])
+        assert batch_size_of(arguments, decoding_of(arguments)) == expected
+
+
+def test_closed_standard_streams_end_no_verb(tmp_path: Path) -> None:
+    config = data_folder(tmp_path)
+    command = f"exec '{sys.executable}' -m img2seq"
+    for closing in ("2>&-", "<&- >&- 2>&-"):
+        code = subprocess.run(
+            ["sh", "-c", f"{command} train '{config}' --overwrite {closing}"], check=False, timeout=300
+        )
+        assert code.returncode == 0
+        assert (tmp_path / "run/validation/summary.json").exists()
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_captions_reach_a_narrow_encoding(
+    tmp_path: Path, finished_runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo_‰中.png"
+    shutil.copy(finished_runs[1].parent / "images/000.png", path)
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    done = subprocess.run(
+        [sys.executable, "-m", "img2seq", "caption", finished_runs[1], path, path], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"photo_\x89\\u4e2d.png\t" in done.stdout
 
 
 def data_folder(tmp_path: Path) -> Path:

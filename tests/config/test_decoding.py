@@ -170,6 +170,13 @@ def test_an_unknown_setting_is_one_error(name: str) -> None:
         assert len(str(caught.value)) < 400
 
 
+def test_settings_have_names() -> None:
+    make: Any = Decoding
+    for call in (partial(make, "beam"), partial(make, *range(40)), partial(make.of, {1: 2})):
+        with pytest.raises(ConfigError, match="decoding: "):
+            call()
+
+
 def test_a_sampling_config_becomes_these_settings_and_accepts_the_same_range() -> None:
     shared = [name for name in SamplingConfig.model_fields if name in RANGES]
     assert len(shared) == 8

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -124,10 +125,10 @@ def add_decoding_arguments(parser: Parser) -> None:
         )
     group.add_argument(
         "--batch-size",
-        type=whole_number(1, 65536),
+        type=whole_number(1, 4096),
         default=32,
         metavar="N",
-        help="images at a time (1 to 65536, default: 32)",
+        help="images at a time (1 to 4096; default: 32)",
     )
     group.add_argument(
         "--device", type=device, default="auto", help=f"where to compute: {names_in_words(DEVICES)} (default: auto)"
@@ -144,6 +145,12 @@ def decoding_of(arguments: argparse.Namespace) -> Decoding:
     except ConfigError as error:
         problems = [line.partition(":") for line in str(error).splitlines()]
         raise ConfigError("\n".join(f"{_flag(name)}:{problem}" for name, _, problem in problems)) from None
+
+
+def batch_size_of(arguments: argparse.Namespace, decoding: Decoding) -> int:
+    """Return the images of a batch: fewer than asked for where many beams or samples of each would not fit into memory."""
+    asked_for: int = arguments.batch_size
+    return min(asked_for, max(1, MAX_ROWS // decoding.n_rows))
 
 
 def _flag(name: str) -> str:

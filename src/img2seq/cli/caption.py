@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
 import sys
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, batch_size_of, decoding_of, set_run
 from img2seq.model.cpu.collector import collector_paused
 
 FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from img2seq.progress import Announcer
 
     for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "utf-8":
             stream.reconfigure(errors="surrogateescape")  # a file name may be any bytes
     form = arguments.format or FORMAT_OF_SUFFIX.get(Path(arguments.output or "").suffix, "text")
     one_file = (
@@ -65,7 +66,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     )
     options = Options(form, not (one_file and arguments.output is None), arguments.probabilities, arguments.integer_ids)
     announce = Announcer(bars=sys.stderr.isatty())
-    captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+    captioner = Captioner.load(
+        arguments.run_folder, device=arguments.device, batch_size=batch_size_of(arguments, decoding)
+    )
     output = Path(arguments.output) if arguments.output else None
     if not one_file:
         captioner.prepare_for_many()

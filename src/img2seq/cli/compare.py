@@ -15,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
         help="compare runs: curves, losses, captions",
         examples=[
             "img2seq compare runs/demo/text runs/demo/image",
-            "img2seq compare runs/a runs/b runs/c --output comparison/",
+            "img2seq compare runs/demo/text runs/demo/image --output comparison/",
         ],
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the first is the baseline")

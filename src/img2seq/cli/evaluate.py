@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, batch_size_of, decoding_of, set_run
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
 
@@ -73,7 +73,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
 
-        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner = Captioner.load(
+            arguments.run_folder, device=arguments.device, batch_size=batch_size_of(arguments, decoding)
+        )
         captioner.prepare_for_many()
         found = evaluate_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,

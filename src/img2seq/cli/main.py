@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from img2seq import __version__
 from img2seq.cli import caption, compare, config, data, demo, evaluate, runs, train
@@ -23,6 +25,9 @@ VERBS = (train, caption, evaluate, compare, runs, config, data, demo)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: the next opened file would take its number and get what is printed
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may not be valid UTF-8
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))

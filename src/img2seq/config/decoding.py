@@ -3,15 +3,13 @@
 From here come the flags of `caption` and `evaluate`, the fields of `sampling_config`, the keywords of `Captioner.caption`
 and, because this is a pydantic model, the request and the documentation of a web server.
 
-Where a range ends: lengths and windows at more tokens than any caption has; beams and samples at what one image may take of
-memory; penalties where scores stay finite (100,000 ** 10 does, and 1 / 0.01 of any logit); temperature, top_p and tau
-where only the likeliest token would be left, and smaller numbers become 0 in single precision.
+Limits: lengths and windows end above the length of any caption, beams and samples at what fits into memory, penalties where
+scores are still finite. Lower temperature, top_p and tau leave the likeliest token only, and are 0 in single precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from numbers import Number
 from typing import Any, Literal, Self
 
@@ -29,7 +27,7 @@ def _setting(default: Any, meaning: str, **limits: Any) -> Any:
     return Field(default, description=meaning, strict=True if limits else None, **limits)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Decoding:
     """How captions are searched for.
 
@@ -78,7 +76,7 @@ class Decoding:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Decoding:
         """Return settings from names and values. Raises ConfigError for an unknown name, with the nearest one."""
-        return cls(**values)
+        return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
     def sampling(cls, config: BaseModel, *, seed: int) -> Decoding:
@@ -92,13 +90,15 @@ class Decoding:
     def _raise_config_error(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(values, ArgsKwargs):
             return check(values)
+        if values.args:
+            raise ConfigError(f"decoding: expected names, such as beam_size=5; found {shown(values.args)}")
         # A sweep over np.arange gives numpy's numbers, which pydantic does not take for Python's.
         plain = {
             name: value.item() if isinstance(value, Number) and hasattr(value, "item") else value
             for name, value in (values.kwargs or {}).items()
         }
         try:
-            return check(ArgsKwargs(values.args, plain))
+            return check(ArgsKwargs((), plain))
         except ValidationError as error:
             raise ConfigError("\n".join(dict.fromkeys(map(_explain, error.errors())))) from None
 
@@ -116,8 +116,7 @@ def _explain(details: ErrorDetails) -> str:
     """Return one line: setting: what was expected; what was found."""
     if details["type"] == "value_error":  # of __post_init__
         return str(details["ctx"]["error"])
-    at, found = details["loc"][0], shown(details["input"])
-    name = [field.name for field in fields(Decoding)][at] if isinstance(at, int) else at
+    name, found = str(details["loc"][0]), shown(details["input"])
     if name not in SETTINGS:
         return f"decoding: unknown setting {shown(name)}.{did_you_mean(name, SETTINGS)}"
     field = SETTINGS[name]
