@@ -33,6 +33,7 @@ def main() -> int:
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
+            events.setdefault("cpu_before_s", time.process_time())
             begun = time.time()
             result = function(*arguments, **options)
             events[name].append([begun, time.time()])
