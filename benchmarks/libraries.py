@@ -1,4 +1,4 @@
-"""Hand-written parts beside what a library has for the same: AdaBelief, dropout, gathered rows, linear layers of few rows.
+"""Hand-written parts beside what a library has for the same: AdaBelief, dropout, linear layers of few rows.
 
     python -m benchmarks libraries [--repeats 15]        half a minute
 
@@ -9,7 +9,6 @@ AdaBelief is that of the tutorial's model with one caption an image, and is also
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from benchmarks.figures import save
 from img2seq.model.cpu.dropout import Dropout
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.tables import tokens
 from img2seq.training.optimizer import AdaBelief
 
 STEPS = 20  # after which parameters are compared with those of float64
@@ -66,13 +64,12 @@ def give_gradients(of: Sequence[Tensor]) -> None:
 
 
 def adabelief(repeats: int) -> dict[str, Any]:
-    """Compare ours, in blocks and not, with timm's, and with torch's fused AdamW, which has less to compute."""
+    """Compare ours with timm's, and with torch's fused AdamW, which has less to compute."""
     from timm.optim.adabelief import AdaBelief as TimmAdaBelief
 
     options: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01}
     make: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-        "ours, in blocks": lambda of: AdaBelief(of, **options),
-        "ours, plain": lambda of: AdaBelief(of, **options),
+        "ours": lambda of: AdaBelief(of, **options),
         "timm": lambda of: TimmAdaBelief(of, rectify=False, **options),
         "timm, one tensor at a time": lambda of: TimmAdaBelief(of, rectify=False, foreach=False, **options),
         "torch's fused AdamW": lambda of: torch.optim.AdamW(of, fused=True, **options),
@@ -88,18 +85,14 @@ def adabelief(repeats: int) -> dict[str, Any]:
         of = parameters()
         optimizer = of_parameters(of)
 
-        def one_step(optimizer: torch.optim.Optimizer = optimizer, is_plain: bool = name == "ours, plain") -> None:
-            os.environ["IMG2SEQ_PLAIN"] = "adabelief_blocks" if is_plain else ""
-            optimizer.step()  # of gradients that ours uses up: whatever is left there costs the same
-
         for _ in range(STEPS):
             give_gradients(of)
-            one_step()
+            optimizer.step()
         if "AdamW" not in name:
             distances[name] = max(
                 float((a.detach().double() - b.detach()).abs().max()) for a, b in zip(of, exact, strict=True)
             )
-        ways[name] = one_step
+        ways[name] = optimizer.step  # of gradients that ours uses up: whatever is left there costs the same
     numbers = sum(p.numel() for p in exact)
     return {"parameters": numbers, "ms": median_ms(ways, repeats), "largest_distance_from_float64": distances}
 
@@ -108,21 +101,6 @@ def dropout(repeats: int) -> dict[str, Any]:
     """Compare ours with torch's on the tokens of a batch."""
     x, ours = torch.randn(ROWS_OF_TOKENS, 128), Dropout(0.1).train()
     return {"ms": median_ms({"ours": lambda: ours(x), "torch": lambda: F.dropout(x, 0.1)}, 20 * repeats)}
-
-
-def gather(repeats: int) -> dict[str, Any]:
-    """Compare rows gathered from a table, forward and backward, with `index_select`, which adds gradients up one by one."""
-    table = torch.randn(1000, 128, requires_grad=True)
-    slots = torch.randperm(1000)[:ROWS_OF_TOKENS].sort().values
-    gradient = torch.randn(ROWS_OF_TOKENS, 128)
-
-    def ours() -> object:
-        return torch.autograd.grad(tokens(table.view(1, 1000, 1, 128).transpose(1, 2), slots), table, gradient)
-
-    def plain() -> object:
-        return torch.autograd.grad(table.index_select(0, slots), table, gradient)
-
-    return {"ms": median_ms({"ours": ours, "torch": plain}, 20 * repeats)}
 
 
 @torch.inference_mode()
@@ -153,12 +131,7 @@ def main(line: list[str]) -> None:
     options.add_argument("--repeats", type=int, default=15)
     repeats = options.parse_args(line).repeats
     torch.set_num_threads(1)
-    found = {
-        "adabelief": adabelief(repeats),
-        "dropout": dropout(repeats),
-        "gather": gather(repeats),
-        "linear": linear(repeats),
-    }
+    found = {"adabelief": adabelief(repeats), "dropout": dropout(repeats), "linear": linear(repeats)}
     for name, of_part in found.items():
         print(name)
         for what, values in of_part.items():

@@ -19,7 +19,7 @@ from img2seq.data.batch import collate
 from img2seq.errors import ConfigError
 from img2seq.model import onnx_encoder
 from img2seq.model.attention import PackedAttention
-from img2seq.model.cpu import blocks, switch
+from img2seq.model.cpu import switch
 from img2seq.model.cpu.collector import collector_paused
 from img2seq.model.cpu.convolution import Conv2d
 from img2seq.model.cpu.dropout import Dropout
@@ -27,7 +27,6 @@ from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.packing import pack
-from img2seq.training.optimizer import AdaBelief
 
 
 def test_all_are_on_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,12 +70,6 @@ def _attend() -> object:
     return PackedAttention(batch, 2, []).attend_to_caption(0, torch.randn(5, 3 * 4))
 
 
-def _step_adabelief() -> None:
-    parameter = nn.Parameter(torch.ones(50))
-    parameter.grad = torch.ones(50)
-    AdaBelief([parameter], lr=0.1, betas=(0.9, 0.99)).step()
-
-
 # What is called, and of what the speed-up takes another way than the plain one: torch's own where it is off.
 WAYS: list[tuple[switch.SpeedUp, Callable[[], object], object, str]] = [
     ("winograd", lambda: Conv2d(32, 32, 3, padding=1)(torch.randn(12, 32, 4, 4)), nn.Conv2d, "forward"),
@@ -103,18 +96,6 @@ def test_the_plain_way_is_taken_only_where_it_is_off(
         taken.clear()
         call()
         assert len(taken) == expected, text
-
-
-@pytest.mark.parametrize("text", ["adabelief_blocks", "1"])
-def test_adabelief_is_one_block_where_blocks_are_off(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 7)
-    three = [[torch.ones(5) for _ in range(4)] for _ in range(3)]
-    monkeypatch.delenv("IMG2SEQ_PLAIN", raising=False)
-    assert len(list(blocks.blocks(three))) == 3
-    monkeypatch.setenv("IMG2SEQ_PLAIN", text)
-    monkeypatch.setattr(blocks, "_flat", None)
-    assert len(list(blocks.blocks(three))) == 1
-    _step_adabelief()
 
 
 def test_memory_is_the_system_s_where_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,29 +71,6 @@ def test_adabelief_is_the_algorithm_of_the_paper(decoupled: bool) -> None:
     torch.testing.assert_close(parameter.detach().double(), x, atol=1e-5, rtol=1e-5)
 
 
-def test_adabelief_in_blocks_equals_adabelief_in_one(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def trained() -> list[torch.Tensor]:
-        torch.manual_seed(0)
-        conv = nn.Conv2d(5, 7, 3).to(memory_format=torch.channels_last)
-        parameters = [
-            *conv.parameters(),
-            nn.Parameter(torch.randn(11)),
-            nn.Parameter(torch.randn(3, 50)),
-            nn.Parameter(torch.randn(())),
-        ]
-        optimizer = AdaBelief(parameters, lr=0.1, betas=(0.9, 0.99), weight_decay=0.05)
-        for _ in range(4):
-            for p in parameters:
-                p.grad = torch.randn(p.shape)  # contiguous, other than the channels-last weight
-            optimizer.step()
-        return [t.detach().clone() for p in parameters for t in (p, *optimizer.state[p].values())]
-
-    whole = trained()
-    for size in (1, 13, 64):
-        monkeypatch.setattr("img2seq.model.cpu.blocks.BLOCK_NUMBERS", size)
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(trained(), whole, strict=True))
-
-
 def test_adabelief_counts_the_steps_of_each_parameter() -> None:
     """A parameter whose gradients begin later is updated as if it were alone, whatever comes before it."""
 

@@ -11,7 +11,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from img2seq.config.globals import Optimization
 from img2seq.model.caption_model import CaptionModel
-from img2seq.model.cpu.blocks import blocks
 from img2seq.training.parallel import is_sharded, local
 
 
@@ -57,14 +56,20 @@ class AdaBelief(Optimizer):
                 self.state[p]["step"] += 1
                 by_step.setdefault(float(self.state[p]["step"]), []).append(p)
             for step, parameters in by_step.items():
-                tensors = ((p, p.grad, self.state[p]["mean"], self.state[p]["belief"]) for p in parameters)
-                for block in blocks([local(t) for t in of_one if t is not None] for of_one in tensors):
-                    _update(block, group, step)
+                gradients = [local(p.grad) for p in parameters if p.grad is not None]
+                means, beliefs = ([local(self.state[p][kind]) for p in parameters] for kind in ("mean", "belief"))
+                _update([local(p) for p in parameters], gradients, means, beliefs, group=group, step=step)
 
 
-def _update(block: list[list[Tensor]], group: dict[str, Any], step: float) -> None:
-    """Update parameters by their gradients, means and beliefs: the four lists of a block."""
-    parameters, gradients, means, beliefs = block
+def _update(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    means: list[Tensor],
+    beliefs: list[Tensor],
+    *,
+    group: dict[str, Any],
+    step: float,
+) -> None:
     (b1, b2), lr, eps, decay = group["betas"], group["lr"], group["eps"], group["weight_decay"]
     if decay and group["decoupled"]:
         torch._foreach_mul_(parameters, 1 - lr * decay)

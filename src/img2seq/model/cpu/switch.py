@@ -22,7 +22,6 @@ SpeedUp = Literal[
     "taps",  # convolutions onto a few places, one product for each tap
     "attention_products",  # attention over short rows as plain matrix products
     "dropout",  # masks from a fast generator
-    "adabelief_blocks",  # AdaBelief over blocks that stay in the cache
     "memory",  # glibc keeps freed memory
     "decoding_layout",  # linear weights kept by input while decoding
     "collector",  # imports with Python's garbage collector paused
