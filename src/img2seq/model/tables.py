@@ -5,11 +5,7 @@ Shapes: N tokens, D width, H heads, K = D / H, S rows of a table, T places of a 
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def spread(packed: Tensor, slots: Tensor, n_slots: int) -> Tensor:
@@ -25,24 +21,4 @@ def heads(table: Tensor, shape: tuple[int, int], n_heads: int, n_parts: int) -> 
 def tokens(gathered: Tensor, slots: Tensor) -> Tensor:
     """Return (N, D) packed tokens of a (S, H, T, K) table."""
     S, H, T, K = gathered.shape
-    rows: Tensor = _Gather.apply(gathered.transpose(1, 2).reshape(S * T, H * K), slots)
-    return rows
-
-
-class _Gather(torch.autograd.Function):
-    """The rows of a table at some slots, no slot twice: what `spread` undoes.
-
-    `index_select` itself does not know that slots differ, and adds gradients up one by one.
-    """
-
-    @staticmethod
-    def forward(context: Any, table: Tensor, slots: Tensor) -> Tensor:
-        context.save_for_backward(slots)
-        context.n_slots = len(table)
-        return table.index_select(0, slots)
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (slots,) = context.saved_tensors
-        return spread(gradients[0], slots, context.n_slots), None
+    return gathered.transpose(1, 2).reshape(S * T, H * K).index_select(0, slots)
