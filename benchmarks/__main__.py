@@ -1,7 +1,7 @@
 """Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all, most of an hour on two cores.
 
 After all of them the table of comparisons is printed, and docs/performance.md and its figures are written. The whole tutorial on
-both sides, twenty minutes more, and the ablation of kernels, fifteen, are run by their names alone.
+both sides, twenty minutes more, the ablation of kernels, fifteen, and libraries beside ours are run by their names alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 
 NAMES = ("training", "hugging_face", "decoding", "encoder", "images", "limits", "growth", "metrics", "processes")
-BY_NAME_ALONE = ("tutorial", "kernels")
+BY_NAME_ALONE = ("tutorial", "kernels", "libraries")
 
 
 def main() -> None:

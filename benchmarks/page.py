@@ -234,7 +234,7 @@ KERNELS = {  # by speed-up: what it is, and what a library has for it
     "taps": ("convolutions onto at most 2 x 2 places tap by tap (`model/cpu/convolution.py`)", "oneDNN multiplies with the zeros around the map too: that is the other side"),
     "attention_products": ("attention over short rows as plain products (`model/cpu/attention_products.py`)", "torch's fused kernel, made for long rows: that is the other side"),
     "dropout": ("masks from a fast generator (`model/cpu/dropout.py`)", "torch draws one number after another: that is the other side"),
-    "adabelief_blocks": ("AdaBelief over blocks that stay in the cache (`model/cpu/blocks.py`)", "timm's AdaBelief, below"),
+    "adabelief_blocks": ("AdaBelief over blocks that stay in the cache", "timm's AdaBelief, below"),
     "memory": ("glibc keeps freed memory (`model/cpu/memory.py`)", "other allocators must be loaded before Python; this is one call of the C library"),
     "collector": ("imports with the garbage collector paused (`model/cpu/collector.py`)", "the standard library's `gc`"),
     "decoding_layout": ("linear weights kept by input while decoding (`model/decoder.py`)", "weights packed by oneDNN, below"),
@@ -249,6 +249,9 @@ def kernels() -> list[str]:
     if not found:
         return []
     rows = {(row["speed_up"], row["work"], row["model"]): row for row in found["rows"]}
+    lines_of = dict.fromkeys(
+        [(name, work) for name, work, _ in ablation.ROWS] + [(name, work) for name, work, _ in rows]
+    )
 
     def cell(name: str, work: str, model: str) -> str:
         row = rows.get((name, work, model))
@@ -257,33 +260,33 @@ def kernels() -> list[str]:
         text = f"{row['gain']['median']:+.0%} ({row['gain']['fastest']:+.0%})"
         return f"**{text}**" if ablation.pays(row) else text
 
-    clock = (
-        "time of the processor on one thread"
-        if found["threads"] == 1
-        else f"time that passed on {found['threads']} threads"
-    )
+    measured = {row["speed_up"] == "threads": (row["clock"], row["torch_threads"]) for row in found["rows"]}
+    clocks = {
+        of_threads: f"{'processor time' if clock == 'cpu' else 'time that passed'} on {n} thread(s) of torch"
+        for of_threads, (clock, n) in measured.items()
+    }
     lines = section(
         "What was made for speed, and what it brings",
         "`python -m benchmarks kernels`: how much longer a whole training step, a start (from the beginning of the process to its first step) or\n"
-        f"a captioned batch takes without it: by medians, and in brackets by the fastest tenth; {clock}, alternating with and\n"
+        f"a captioned batch takes without it: by medians, and in brackets by the fastest tenth; {clocks[False]}, alternating with and\n"
         f"without on the same batches. It pays (bold) from {found['pays']:.0%} on by both, and stays where it pays on {found['on_models']} models. `nothing` is a step beside itself.\n"
-        "`threads` are two `dataloader_workers` beside none, in time that passed. `IMG2SEQ_PLAIN=1` runs everything plain.",
+        f"`threads` are two `dataloader_workers` beside none, in {clocks[True]}. `IMG2SEQ_PLAIN=1` runs everything plain.",
         ("speed-up", "work", *(title for title, _, _ in ablation.MODELS.values())),
-        [(f"`{name}`", work, *(cell(name, work, model) for model in ablation.MODELS)) for name, work, _ in ablation.ROWS],
+        [(f"`{name}`", work, *(cell(name, work, model) for model in ablation.MODELS)) for name, work in lines_of],
     )  # fmt: skip
     paid = ablation.verdicts(found["rows"])
     lines += ["| hand-written part | pays on | what else there is | why it stays |", "|---|---|---|---|"]
     for name, (what, other) in KERNELS.items():
-        is_enough = len(paid[name]) >= found["on_models"]
-        why = KEPT.get(name, "" if is_enough else "it does not")
-        lines.append(f"| {what} | {len(paid[name])} models | {other} | {why or 'it pays'} |")
+        why = KEPT.get(name, "it pays" if len(paid.get(name, [])) >= found["on_models"] else "it was removed")
+        lines.append(f"| {what} | {len(paid.get(name, []))} of {len(ablation.MODELS)} models | {other} | {why} |")
     return [*lines, "", *libraries()]
 
 
 # Of speed-ups that stay for another reason than what they bring to two models.
-_BITS = "not settled: measured on this processor alone, and without it runs begun before would be resumed to other bits"
-KEPT: dict[str, str] = dict.fromkeys(("winograd", "attention_products", "dropout", "adabelief_blocks"), _BITS)
-KEPT["onnx_encoder"] = "not settled: ViT-small was not measured"
+KEPT: dict[str, str] = dict.fromkeys(
+    ("winograd", "attention_products", "dropout"),
+    "not by what it brings here, on one processor: without it runs begun before are resumed to other bits",
+)
 
 
 def libraries() -> list[str]:
