@@ -81,7 +81,7 @@ def _table() -> bytes:
         ("1", "A dog runs ."),
         ("1.jpg", 'a "quoted", dog'),
         ("é", "un café\u2028à midi"),
-        ("x", ""),
+        ("x", "two\nlines, of a dog"),
     ]
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
@@ -190,6 +190,7 @@ def _use_csv(path: Path, data: bytes) -> None:
 def _use_json(path: Path, data: bytes) -> None:
     readers: list[Callable[[], object]] = [
         lambda: read_results(path),
+        lambda: read_captions(path),
         lambda: read_references(path),
         lambda: from_vocab_file(path, split_on=" ", lowercase=False).to_json().encode(),
         lambda: Tokenizer.from_json(data.decode("utf-8", "replace")).encode("a dog runs <eos> é"),

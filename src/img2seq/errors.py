@@ -58,6 +58,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 2, 4, 4
 MOST_SHOWN = 160  # characters of one value
+MOST_LISTED = 600  # of a line about one row, which may show several
 
 
 def shown(value: object) -> str:
@@ -74,9 +75,11 @@ def shown_all(values: Iterable[object], *, most: int = 6) -> str:
 
 
 def listed(items: Iterable[str], *, most: int = 10) -> str:
-    """Return one indented line per item, the first `most` of them, and how many were left out."""
+    """Return one indented line per item, the first `most` of them, and how many were left out; long items are cut in the middle."""
     items = list(items)
-    lines = [f"  {item}" for item in items[:most]]
+    half = MOST_LISTED // 2
+    short = (item if len(item) <= MOST_LISTED else f"{item[:half]} ... {item[-half:]}" for item in items[:most])
+    lines = [f"  {item}" for item in short]
     if len(items) > most:
         lines.append(f"  ... and {len(items) - most} more")
     return "\n".join(lines)

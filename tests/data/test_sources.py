@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,20 @@ def test_a_row_that_cannot_be_used_stops_training_or_is_left_out(tiny: Path) -> 
     overrides.append("globals.basic_experiment.batch_size=64")
     run = train(load(ConfigFiles(experiment=str(tiny / "experiment.yaml")), overrides))
     assert "image 003" in run.data_report.read_text()
+
+
+def test_a_run_whose_ids_were_kept_in_another_unicode_form_is_evaluated(tiny: Path) -> None:
+    captions = read_captions(tiny / "captions.csv").captions
+    for image_id in captions:
+        (tiny / f"images/{image_id}.png").rename(tiny / f"images/caf\u0065\u0301{image_id}.png")
+    renamed = {f"caf\u0065\u0301{image_id}": texts for image_id, texts in captions.items()}
+    run = trained(tiny, written(tiny, renamed, "captions.json"), "run")
+    split = read_json(run.split)
+    assert split["valid"][0].startswith("caf\u00e9")
+    before = {side: [unicodedata.normalize("NFD", image_id) for image_id in ids] for side, ids in split.items()}
+    run.split.write_text(json.dumps(before))
+    (run.path / "digests.json").unlink()
+    assert cli.run(["evaluate", str(run.path), "--output", str(tiny / "scores")]) == 0
 
 
 def test_results_with_file_names_are_told_the_ids_of_coco(tmp_path: Path) -> None:

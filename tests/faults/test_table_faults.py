@@ -16,6 +16,8 @@ from PIL import Image
 
 from conftest import write_tiny_data
 from img2seq.cli import main as cli
+from img2seq.data.records import Problems, match_images
+from img2seq.data.sources.read import read_captions
 from img2seq.errors import DataError
 from img2seq.inference.caption_files import expand
 
@@ -114,8 +116,6 @@ def test_what_spoils_a_table_is_named_by_its_place(name: str, folder: Path, caps
 def test_what_is_meant_is_read(
     text: str, expected: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from img2seq.data.sources.read import read_captions
-
     (folder / "captions.csv").write_text(text, encoding="utf-8", newline="")
     found = read_captions(folder / "captions.csv")
     assert found.captions == {"000": [expected[0]], "001": [expected[1]]}
@@ -176,6 +176,19 @@ def test_a_file_whose_name_has_two_endings_is_found_by_the_first(
     for name in ("000.gif", "000.gif.jpg", "000"):
         (folder / "captions.csv").write_text(f"{HEADER}{name},a picture without a number\n{rows}")
         assert check(folder, capsys) == (0, ""), name
+
+
+def test_a_long_id_is_cut_in_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "captions.csv").write_text(f"{HEADER}000,a red ball\n{'x' * 90_000},a dog runs\n{'y' * 90_000},\n")
+    assert check(folder, capsys)[0] == 2
+    problems = Problems()
+    captions = read_captions(folder / "captions.csv").captions
+    match_images(captions, folder / "images", "photo", problems)
+    assert "1 ID(s) with captions have no image" in problems.text()
+    assert len(problems.text()) < 1000
+    with pytest.raises(DataError, match="none of the 1 captioned IDs") as error:
+        match_images({"z" * 90_000: ["a dog"]}, folder / "images", "photo", problems)
+    assert len(str(error.value)) < 1000
 
 
 # --- other files
@@ -294,7 +307,6 @@ def test_a_list_of_paths_is_read(text: str, tmp_path: Path) -> None:
 
 def test_reading_changes_nothing_for_the_rest_of_the_process(folder: Path) -> None:
     """The limit of `csv` is one for all threads: neither importing nor reading may move it."""
-    from img2seq.data.sources.read import read_captions
 
     def read() -> None:
         read_captions(folder / "captions.csv")

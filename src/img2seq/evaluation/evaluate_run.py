@@ -16,6 +16,7 @@ from img2seq.data.caption_set import CaptionSet
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, match_images, settle
 from img2seq.data.sources.read import read_captions
+from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
 from img2seq.inference.captioner import Captioner
 from img2seq.metrics import Scores, score
@@ -111,8 +112,10 @@ def evaluate_run(
 def _references(trained: TrainedRun, split: str, captions_file: str | None) -> tuple[dict[str, list[str]], list[str]]:
     """Return references by image id, and the captions the run was trained on where its table is still there."""
     source = trained.config.output.output_info.output_source
-    sides = read_json(trained.run.split)
-    own = read_captions(source).captions if Path(source).is_file() else {}
+    sides = {
+        side: [clean_name(i) for i in ids] for side, ids in read_json(trained.run.split).items()
+    }  # early runs kept NFD
+    own = read_captions(source).captions if Path(source).exists() else {}
     training = [text for image_id in sides["train"] for text in own.get(image_id, [])]
     if captions_file is not None:
         table = read_captions(captions_file)
