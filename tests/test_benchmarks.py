@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmarks import __main__, growth, page, summary
+from benchmarks import __main__, growth, kernels, page, summary
 from benchmarks.limits import KernelRecorder, seconds_alone
 
 from conftest import ROOT
-from img2seq.model.cpu import winograd
+from img2seq.model.cpu import switch, winograd
 
 
 def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> None:
@@ -99,6 +99,21 @@ def test_the_figure_and_the_table_show_every_comparison(monkeypatch: pytest.Monk
     assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
 
 
-def test_every_benchmark_that_all_runs_exists() -> None:
-    for name in __main__.NAMES:
+def test_a_speed_up_pays_where_medians_and_the_fastest_both_say_so() -> None:
+    def row(without: list[float]) -> dict[str, object]:
+        return kernels.row_of("taps", "step", "five", ([(1.0, 1.0)] * 10, [(t, t) for t in without]))
+
+    assert row([1.05] * 10)["gain"] == pytest.approx({"median": 0.05, "fastest": 0.05, "cpu": 0.05})
+    assert kernels.pays(row([1.05] * 10))
+    assert not kernels.pays(row([1.0, *[1.05] * 9]))
+    assert not kernels.pays(row([*[1.02] * 9, 9.0]))
+    assert kernels.verdicts([row([1.05] * 10)])["taps"] == ["five"]
+
+
+def test_every_switched_speed_up_is_measured() -> None:
+    assert set(switch.NAMES) <= set(kernels.SPEED_UPS)
+
+
+def test_every_benchmark_exists() -> None:
+    for name in (*__main__.NAMES, *__main__.BY_NAME_ALONE):
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
