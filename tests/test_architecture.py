@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from conftest import ROOT
+
 PACKAGE = ROOT / "src/img2seq"
 
 # The rooms in order: each may import from those above it, and from its own kind. With each its budget in lines; raising one

@@ -63,7 +63,10 @@ MOST_LISTED = 600  # of a line about one row, which may show several
 
 def shown(value: object) -> str:
     """Return the `repr` of what was found, at most a line of it: a value may be a whole file."""
-    text = _SHORT.repr(value)
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python does not print whole numbers of more than 4300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 4] + " ..."
 
 

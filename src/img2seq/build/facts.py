@@ -58,6 +58,11 @@ def read_facts(run: RunFolder) -> Facts:
     return facts
 
 
+def image_specs(inputs: Iterable[ImageInput]) -> dict[str, ImageSpec]:
+    """Return how files become pixels, by input."""
+    return {entry.name: ImageSpec.of(entry.input_type_info) for entry in inputs}
+
+
 def preprocessing(inputs: Iterable[ImageInput]) -> dict[str, str]:
     """Return what decides the pixels of a given file, by input."""
-    return {entry.name: ImageSpec.of(entry.input_type_info).key for entry in inputs}
+    return {name: spec.key for name, spec in image_specs(inputs).items()}

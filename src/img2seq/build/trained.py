@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from img2seq.build.device import choose_device
-from img2seq.build.facts import Facts, preprocessing, read_facts
+from img2seq.build.facts import Facts, image_specs, preprocessing, read_facts
 from img2seq.build.model import build_model
 from img2seq.config.model_sections import ModelSections
 from img2seq.data.image import ImageSpec
@@ -66,5 +66,4 @@ def load_run(path: str | Path, *, device: str = "auto", step: int | None = None)
     model = build_model(config.inputs, config.output, facts)
     model.load_state_dict(read_tensors(checkpoint.weights))
     model.to(choose_device(device)).eval()
-    specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in config.inputs}
-    return TrainedRun(run, checkpoint, config, facts, tokenizer, model, specs)
+    return TrainedRun(run, checkpoint, config, facts, tokenizer, model, image_specs(config.inputs))

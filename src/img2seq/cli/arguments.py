@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
 from img2seq.config.globals import DEVICE_PATTERN, DEVICES, nearest_device
-from img2seq.config.ranges import choices, names_in_words, range_in_words, shown
-from img2seq.errors import ConfigError, did_you_mean
+from img2seq.config.ranges import choices, names_in_words, range_in_words
+from img2seq.errors import ConfigError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
@@ -96,7 +96,7 @@ def add_config_arguments(parser: Parser) -> None:
         )
 
 
-def load_config(arguments: argparse.Namespace, overrides: list[str]) -> LoadedConfig:
+def config_of(arguments: argparse.Namespace, overrides: list[str]) -> LoadedConfig:
     """Load the configuration that the arguments name."""
     from img2seq.config.load import ConfigFiles, load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, load_config, set_run
+from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, config_of, set_run
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -50,5 +50,5 @@ def run_show(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Print every value of a configuration with where it came from."""
     from img2seq.config.show import describe
 
-    print(describe(load_config(arguments, overrides)))
+    print(describe(config_of(arguments, overrides)))
     return 0

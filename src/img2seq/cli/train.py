@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, load_config, set_run
+from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, config_of, set_run
 from img2seq.model.cpu.collector import collector_paused
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Train."""
     if arguments.max_time is not None:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={arguments.max_time}"]
-    loaded = load_config(arguments, overrides)
+    loaded = config_of(arguments, overrides)
     with collector_paused():
         from img2seq.progress import Announcer
         from img2seq.training.interruption import Interrupted

@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs, ErrorDetails
 
-from img2seq.config.ranges import choices, limits, range_in_words, shown
-from img2seq.errors import ConfigError, did_you_mean
+from img2seq.config.ranges import choices, limits, range_in_words
+from img2seq.errors import ConfigError, did_you_mean, shown
 
 
 def _setting(default: Any, meaning: str, **limits: Any) -> Any:

@@ -36,12 +36,3 @@ def choices(field: FieldInfo) -> list[str]:
 def names_in_words(names: list[str]) -> str:
     """Return "a, b or c"."""
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-def shown(value: object, *, most: int = 80) -> str:
-    """Return a value for an error message, cut to one short line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not print whole numbers of more than 4300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= most else f"{text[:most]}..."

@@ -22,7 +22,10 @@ from img2seq.config.section import Section
 
 
 class Experiment(Section):
-    """A whole configuration."""
+    """A whole configuration.
+
+    Not a subclass of `ModelSections`: pydantic would list its fields first, here and in every file that is written.
+    """
 
     globals: Globals
     inputs: list[ImageInput] = Field([], description="Image inputs; none is the text-only baseline.")

@@ -38,7 +38,7 @@ def decode_text(path: Path, data: bytes) -> str:
         raise DataError(f"{path}:{line}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
     """Return a file's content. Raises DataError if it cannot be read."""
     try:
         return path.read_bytes()

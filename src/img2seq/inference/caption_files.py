@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from img2seq.config.decoding import Decoding
-from img2seq.data.csv_rows import decode_text, delimiter_hint, read_bytes, read_rows, row_problem
+from img2seq.data.csv_rows import decode_text, delimiter_hint, file_content, read_rows, row_problem
 from img2seq.data.image import EXTENSIONS, Pixels, from_any
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import image_id_of, images_below
@@ -71,7 +71,7 @@ def _paths_in_table(path: Path) -> Iterator[str]:
     Raises:
         DataError: before the first path, listing all rows that cannot be used: captioning may take hours.
     """
-    rows = list(read_rows(path, decode_text(path, read_bytes(path))))
+    rows = list(read_rows(path, decode_text(path, file_content(path))))
     header = [name.strip() for name in rows[0].values] if rows else []
     if "path" in header:
         column, rows = header.index("path"), rows[1:]

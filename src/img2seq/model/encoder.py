@@ -48,7 +48,7 @@ class ImageEncoder(nn.Module):
     ):
         super().__init__()
         self.frozen, self.size, self.n_channels = frozen, (height, width), len(mean)
-        self.runtime: Callable[[Tensor], Tensor] | None = None  # see `runtime.accelerate`
+        self.runtime: Callable[[Tensor], Tensor] | None = None  # see `onnx_encoder.accelerate`
         self.backbone = (create or create_backbone)(name, height, width, len(mean), options or {})
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1))
         self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1))

@@ -14,8 +14,8 @@ from img2seq.config.schema import Experiment
 from img2seq.config.show import to_flat
 from img2seq.errors import RunError, listed
 from img2seq.progress import Announcer
-from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
+from img2seq.run.checkpoint import Checkpoint, all_checkpoints
 from img2seq.run.folder import RunFolder, check_signed, read_json
 from img2seq.run.tables import read_history
 from img2seq.run.write import HALF_WRITTEN
@@ -76,7 +76,7 @@ def check_output_folder(run: RunFolder, *, resume: bool) -> None:
 
 def checkpoint_to_resume(
     run: RunFolder, config: Experiment, announce: Announcer, *, resume: bool, overwrite: bool
-) -> checkpoints.Checkpoint | None:
+) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None to begin at the first step.
 
     Raises:
@@ -91,7 +91,7 @@ def checkpoint_to_resume(
         )
     for name in save_checkpoint.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
-    if not checkpoints.all_checkpoints(run.checkpoints):
+    if not all_checkpoints(run.checkpoints):
         # Killed before the first one, at the latest while samples of the first evaluation were written?
         if (run.validation / "summary.json").exists() or len(read_history(run.history_valid)) > 1:
             raise RunError(

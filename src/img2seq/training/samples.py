@@ -6,10 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from img2seq.build.facts import image_specs
 from img2seq.build.prepare import Prepared
 from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
-from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
+from img2seq.data.image import Pixels, decode, read_bytes
 from img2seq.data.seeds import seed_of
 from img2seq.inference.predictor import Predictor
 from img2seq.model.caption_model import CaptionModel
@@ -24,7 +25,7 @@ class SampleWriter:
     def __init__(self, run: RunFolder, config: Experiment, prepared: Prepared):
         self.run, self.config, self.prepared = run, config, prepared
         self.output = config.output.name
-        self.specs = {entry.name: ImageSpec.of(entry.input_type_info) for entry in config.inputs}
+        self.specs = image_specs(config.inputs)
         self.place_of = {image_id: place for place, image_id in enumerate(prepared.valid.image_ids)}
 
     def write(self, step: int, model: CaptionModel) -> None:

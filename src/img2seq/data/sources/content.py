@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from img2seq.data.csv_rows import decode_text, read_bytes
+from img2seq.data.csv_rows import decode_text, file_content
 from img2seq.errors import DataError, shown
 
 HEAD_BYTES = 4096
@@ -65,7 +65,7 @@ class Content:
         return read_json(self.path) if begin in (b"{", b"[") else None
 
     def text(self) -> str:
-        return decode_text(self.path, read_bytes(self.path))
+        return decode_text(self.path, file_content(self.path))
 
 
 def read_json(path: Path) -> Any:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
         return content
 
     try:
-        return json.loads(decode_text(path, read_bytes(path)), object_pairs_hook=unique)
+        return json.loads(decode_text(path, file_content(path)), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:
