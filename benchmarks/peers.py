@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,15 @@ class Session:
     Args:
         program: its name, without .py.
         python: the interpreter: a peer's, or ours.
+        threads: its settings of threads, in place of as many threads as torch has here.
     """
 
-    def __init__(self, program: str, python: Path | str):
-        import torch
+    def __init__(self, program: str, python: Path | str, threads: Mapping[str, str] | None = None):
+        if threads is None:
+            import torch
 
-        environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "TRANSFORMERS_VERBOSITY": "error"}
+            threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment = os.environ | threads | {"TRANSFORMERS_VERBOSITY": "error"}
         environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'src'}" if str(python) == sys.executable else ""
         self.program = program
         self.process = subprocess.Popen(

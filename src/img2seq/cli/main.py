@@ -18,6 +18,7 @@ from pathlib import Path
 from img2seq import __version__
 from img2seq.cli import caption, compare, config, data, demo, evaluate, runs, train
 from img2seq.cli.arguments import Parser
+from img2seq.config.overrides import NO_INPUTS
 from img2seq.errors import ConfigError, Img2SeqError, did_you_mean
 
 VERBS = (train, caption, evaluate, compare, runs, config, data, demo)
@@ -79,7 +80,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     known, rest = build_parser().parse_known_args(arguments)
     overrides = []
     for text in rest:
-        if not (known.takes_overrides and text.startswith("--") and "." in text.partition("=")[0]):
+        is_override = (text.startswith("--") and "." in text.partition("=")[0]) or text == f"--{NO_INPUTS}"
+        if not (known.takes_overrides and is_override):
             options = re.findall(r"--[\w-]+", known.parser.format_usage())
             hint = " Overrides read --globals.optimization.lr=3e-4" if known.takes_overrides else ""
             near = did_you_mean(text.partition("=")[0], options)

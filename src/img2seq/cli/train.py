@@ -14,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
         verbs,
         "train",
         help="train a model as configured",
-        description="Train as configured.\nAny field is overridden with --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4.",
+        description="Train as configured.\nAny field is overridden with --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4.\n--inputs=[] leaves the images out: the text-only baseline.",
         examples=[
             "img2seq train experiment.yaml --globals.optimization.lr=3e-4",
             "img2seq train experiment.yaml --resume --max_time 2h",

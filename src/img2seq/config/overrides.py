@@ -9,6 +9,7 @@ from img2seq.errors import ConfigError, did_you_mean
 
 SECTIONS = ("globals", "inputs", "fusion", "outputs")
 COMMAND_LINE = "command line"
+NO_INPUTS = "inputs=[]"  # the text-only baseline of the same files
 
 
 def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
@@ -16,6 +17,11 @@ def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
     left, equals, right = text.partition("=")
     parts = left.split(".")
     where = f"{COMMAND_LINE}: --{text}"
+    if text == NO_INPUTS:
+        tree.data["inputs"] = []
+        tree.sources = {key: source for key, source in tree.sources.items() if key[:1] != ("inputs",)}
+        tree.sources[("inputs",)] = Source(COMMAND_LINE)
+        return
     if not equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"{where}: expected --SECTION.KEY=VALUE, such as --globals.optimization.lr=3e-4")
     at: list[str | int]

@@ -18,10 +18,12 @@ from img2seq.errors import RunError
 from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer
 from img2seq.report.comparison_page import compare
+from img2seq.report.verdict import next_commands
 from img2seq.run.folder import RunFolder
 from img2seq.run.write import write_text
 
 N_TRAIN, N_VALID = 5000, 250
+QUIET = ("no_pbar=true", "log_level=warning")  # of two runs at once one is shown
 EXPERIMENT = Path(__file__).with_name("experiment.yaml")
 
 
@@ -53,7 +55,8 @@ def demo(output: str | Path, *, seed: int = 0, overwrite: bool = False) -> str:
     announce.say("3/3 comparing")
     text = compare([folder / "text", folder / "image"], folder / "compare")
     n_right, n_all = count_right(RunFolder(folder / "image"), made_here, seed=seed)
-    return f"\n{text}\n\n{n_right} of {n_all} captions of unseen scenes are right. Open the report in a browser."
+    commands = "\n  ".join(["next:", *next_commands(folder / "image")])
+    return f"\n{text} (open it in a browser)\n\n{n_right} of {n_all} captions of unseen scenes are right.\n{commands}"
 
 
 def _train_side_by_side(folder: Path, seed: int) -> None:
@@ -67,7 +70,7 @@ def _train_side_by_side(folder: Path, seed: int) -> None:
     for name in ("text", "image"):
         path = folder / f"{name}.yaml"
         write_text(path, to_yaml(_configured(folder, name, seed)))
-        quiet = [] if name == "image" else ["--globals.visualization_logging.no_pbar=true"]
+        quiet = [] if name == "image" else [f"--globals.visualization_logging.{key}" for key in QUIET]
         command = [sys.executable, "-m", "img2seq", "train", str(path), "--overwrite", *quiet]
         processes.append(subprocess.Popen(command, env=environment))
     try:

@@ -15,6 +15,8 @@ from img2seq.config.yaml_reader import read_yaml
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
 
+README = Path(__file__).with_name("readme.txt")
+
 
 class RunFolder:
     """Paths of a run's files."""
@@ -22,6 +24,7 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = path = Path(path)
         self.name = path.resolve().name
+        self.readme = path / "README.txt"
         self.config = path / "config.yaml"
         self.sources = path / "sources.txt"
         self.facts = path / "facts.json"

@@ -36,7 +36,7 @@ from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
-from img2seq.run.folder import RunFolder
+from img2seq.run.folder import README, RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
 from img2seq.run.write import remove_half_written, sign, write_json, write_text
@@ -126,6 +126,7 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
     run.digests.unlink(missing_ok=True)  # killed here, a run has none until it is resumed, rather than false ones
     write_text(run.config, to_yaml(config))
+    write_text(run.readme, README.read_text(encoding="utf-8"))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
     write_text(run.data_report, prepared.report)

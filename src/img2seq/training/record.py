@@ -13,6 +13,7 @@ from img2seq.config.schema import Experiment
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
+from img2seq.report.verdict import findings, next_commands
 from img2seq.run.folder import RunFolder
 from img2seq.run.tables import read_history
 from img2seq.run.write import write_table
@@ -127,6 +128,9 @@ class Recorder:
         self.announce.say(
             f"best validation loss {best.checkpoint.valid_loss:.4f} nats per token, at step {best.checkpoint.step}; the run is in {self.run.path}"
         )
+        for finding in findings(self.run.path):
+            self.announce.say(finding)
+        self.announce.say("\n  ".join(["next:", *next_commands(self.run.path)]))
 
     def close(self) -> None:
         """Flush and close all files."""

@@ -1,0 +1,79 @@
+"""What a finished run is worth, in a few sentences, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from img2seq.report.comparison import Run, read_runs, shuffled_gain
+from img2seq.run.folder import RunFolder, read_json, read_model_sections
+from img2seq.run.tables import read_history
+
+REPEATED = 0.5  # with fewer different captions than this, they say little of their pictures
+
+
+def findings(path: str | Path) -> list[str]:
+    """Return what to think of a finished run, a sentence each. Raises RunError for a run that is not finished."""
+    (run,) = read_runs([path])
+    return [text for text in (_worth_of_images(run), _repetition(run), _evaluations(run)) if text]
+
+
+def next_commands(path: str | Path) -> list[str]:
+    """Return commands that go on from a finished run and can be copied as they are."""
+    run = RunFolder(path)
+    folder, others = str(run.path), _comparable_runs(run)
+    if not _sees_images(run):
+        commands = [["compare", folder, str(other.path)] for other in others if _sees_images(other)][:1]
+        commands = commands or [["runs", "show", folder]]
+    else:
+        commands = [["caption", folder, str(run.validation / "pictures")], ["evaluate", folder]]
+        baselines = [str(other.path) for other in others if not _sees_images(other)]
+        if not baselines:
+            baselines = [f"{folder}_text"]
+            to_there = f"--globals.basic_experiment.output_folder={baselines[0]}"
+            commands.append(["train", str(run.config), "--inputs=[]", to_there])
+        commands.append(["compare", baselines[0], folder])
+    return [shlex.join(["img2seq", *words]) for words in commands]
+
+
+def _worth_of_images(run: Run) -> str:
+    if not run.has_image:
+        return "it sees no image: a run with images must beat its loss"
+    measured = shuffled_gain(run)
+    if measured is None:
+        return "what the image is worth is not known: that takes two validation images"
+    worth, (low, high) = measured
+    interval = f"{worth:.4f} nats per token (95 % interval {low:.4f} to {high:.4f}, {len(run.losses)} images)"
+    if low > 0:
+        return f"the image is worth {interval}: by this the loss rises under other pictures"
+    return f"the image may be worth nothing: under other pictures the loss rises by {interval}"
+
+
+def _repetition(run: Run) -> str:
+    captions = [entry["caption"] for entry in read_json(run.folder.validation / "captions.json")]
+    n_different = len(set(captions))
+    if not run.has_image or len(captions) < 2 or n_different > REPEATED * len(captions):
+        return ""
+    return f"captions repeat: {len(captions)} pictures got {n_different} of them; more training or more data may help"
+
+
+def _evaluations(run: Run) -> str:
+    if len(read_history(run.folder.history_valid)) > 1:
+        return ""
+    return "there was one evaluation, so no earlier step could be the best: lower evaluation_checkpoint.sample_interval"
+
+
+def _comparable_runs(run: RunFolder) -> list[RunFolder]:
+    """Return the finished runs beside this one that have its vocabulary, the newest first."""
+    vocabulary = read_json(run.validation / "summary.json")["tokenizer"]
+    found = []
+    for path in run.path.resolve().parent.glob("*/validation/summary.json"):
+        other = RunFolder(run.path.parent / path.parents[1].name)
+        is_other = other.path.resolve() != run.path.resolve() and other.config.is_file()
+        if is_other and read_json(path).get("tokenizer") == vocabulary:
+            found.append((path.stat().st_mtime, other))
+    return [other for _, other in sorted(found, key=lambda entry: -entry[0])]
+
+
+def _sees_images(run: RunFolder) -> bool:
+    return bool(read_model_sections(run).inputs)
