@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[1]
@@ -119,16 +122,34 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """Return a folder that `build` has filled, once for all of pytest's workers. Tests must only read it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, is_built = base / name, base / f"{name}.built"
+    with FileLock(base / f"{name}.lock"):
+        if not is_built.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("IMG2SEQ_CACHE", str(folder / "cache"))
+                build(folder)
+            is_built.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return two finished tiny runs, (text only, image and text), trained once for all tests that only read them."""
+    folder = built_once(tmp_path_factory, "finished", _train_two)
+    return folder / "text", folder / "image"
+
+
+def _train_two(folder: Path) -> None:
     from img2seq.config.load import ConfigFiles, load
     from img2seq.training.loop import train
 
-    folder = tmp_path_factory.mktemp("finished")
-    os.environ["IMG2SEQ_CACHE"] = str(folder / "cache")
     write_tiny_data(folder, n=32)
-    runs = []
     for name, with_image in (("text", False), ("image", True)):
         config = tiny_config(folder, with_image=with_image)
         config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 20}
@@ -136,8 +157,6 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
         for image_input in config["inputs"]:  # augmentation repaints the colours these captions speak of
             image_input["input_type_info"]["auto_augment"] = False
         train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))
-        runs.append(folder / name)
-    return runs[0], runs[1]
 
 
 def minimal_config() -> dict[str, Any]:

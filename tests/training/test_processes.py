@@ -16,7 +16,7 @@ import torch
 from processes import run_job
 from safetensors.torch import load_file
 
-from conftest import tiny_config, write_tiny_data, write_yaml
+from conftest import built_once, tiny_config, write_tiny_data, write_yaml
 from img2seq.data.order import Group, cut, share
 from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json
@@ -88,12 +88,15 @@ def job(folder: Path, name: str, overrides: list[str], sittings: int = 0) -> dic
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of runs, named by variant and number of processes. All are trained here, in two processes and in this one."""
-    folder = tmp_path_factory.mktemp("processes")
+    """Return a folder of runs, named by variant and number of processes; trained once."""
+    return built_once(tmp_path_factory, "processes", train_all)
+
+
+def train_all(folder: Path) -> None:
+    """Train every variant, in two processes and in this one."""
     write_tiny_data(folder)
     write_yaml(folder / "experiment.yaml", tiny_config(folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMG2SEQ_CACHE", str(folder / "cache"))
         patch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
         for name, overrides in VARIANTS.items():
             run_job(job(folder, f"{name}, 1", [*EQUAL, *overrides]))
@@ -111,7 +114,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr[-5000:]
         for name in ("two to one", "two to one, fsdp"):
             run_job(job(folder, name, [*EQUAL, *ACROSS[name]], sittings=99))
-    return folder
 
 
 def curve(run: Path) -> np.ndarray:
