@@ -1,10 +1,12 @@
-"""What is found before images are read, what only costs a picture, and what a person may have meant (rows 43 to 46 of docs/faults.md)."""
+"""What is found before images are read, what only costs a picture, and what a person may have meant (rows 50 to 54 of docs/faults.md)."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +49,7 @@ def steps_saved(folder: Path) -> list[int]:
     return [checkpoint.step for checkpoint in all_checkpoints(folder / "run/checkpoints")]
 
 
-# --- 43: checkpoint first
+# --- 51: checkpoint first
 
 
 def test_an_evaluation_is_saved_before_its_samples_are_drawn(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +186,7 @@ def test_a_run_folder_that_refuses_amid_training_is_one_error(
     assert "--resume continues" in error
 
 
-# --- 44: one image and batch normalisation
+# --- 52: one image and batch normalisation
 
 
 def write_odd_data(folder: Path, n: int) -> Path:
@@ -221,7 +223,7 @@ def test_one_image_alone_is_refused_before_the_first_step(tmp_path: Path) -> Non
     assert len(read_table(run_of(folder, f"{MODEL}.freeze_pretrained_model=true", f"{MODEL}.pretrained_weights=random", overwrite=True).history_train)) == 1  # fmt: skip
 
 
-# --- 45: found before images are read
+# --- 53: found before images are read
 
 
 def no_reading(*_: object, **__: object) -> None:
@@ -324,7 +326,7 @@ def test_a_run_folder_that_cannot_be_written_is_found_early(
     assert steps_saved(tiny) == [5]
 
 
-# --- 46: what destroys
+# --- 54: what destroys
 
 
 def test_resume_and_overwrite_together_are_refused(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +358,20 @@ def test_a_checkpoint_whose_state_cannot_be_read_is_left_out_with_a_warning(
         best(run.checkpoints)
 
 
-# --- 47: counts without end
+def test_the_command_line_warns_of_it_in_one_line(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(finished_runs[1], tmp_path / "run", symlinks=True))
+    shutil.copytree(best(run.checkpoints).path, run.checkpoints / "step-99999999")
+    (run.checkpoints / "step-99999999/state.json").write_text("{")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    command = [sys.executable, "-m", "img2seq", "caption", str(run.path), str(tmp_path / "red.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: ")
+    assert "step-99999999/state.json" in line
+    assert done.stdout.strip()
+
+
+# --- 50: counts without end
 
 
 def test_epochs_without_end_begin_at_once(tiny: Path) -> None:
