@@ -22,7 +22,7 @@ def main() -> int:
 
     with collector_paused():  # as the verb imports them
         from img2seq.training import loop
-        from img2seq.training.record import Recorder
+        from img2seq.training.samples import SampleWriter
 
     events: dict[str, Any] = {
         "start": float(os.environ["BENCHMARK_START"]),
@@ -43,7 +43,7 @@ def main() -> int:
 
     loop.Trainer._step = timed("steps", loop.Trainer._step)  # type: ignore[method-assign]
     vars(loop)["image_losses"] = timed("evaluations", vars(loop)["image_losses"])
-    Recorder.samples = timed("samples", Recorder.samples)  # type: ignore[method-assign]
+    SampleWriter.write = timed("samples", SampleWriter.write)  # type: ignore[method-assign]
     code = cli.run(["train", *sys.argv[2:]])
     events["end"] = time.time()
     events["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -580,7 +580,7 @@ def test_killed_amid_its_first_evaluation_a_run_begins_anew(tiny: Path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("img2seq.training.record.Recorder.samples", kill)
+        patch.setattr(Trainer, "_save", kill)
         with pytest.raises(Killed):
             run_of(tiny)
     run_of(tiny, resume=True)

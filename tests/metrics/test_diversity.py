@@ -30,6 +30,9 @@ def test_an_alarm_when_most_images_get_the_same_caption() -> None:
     assert "2 of 3 images" in found.alarm
     assert "'a dog'" in found.alarm
     assert (found.copies, found.copies_ratio) == (None, None)
+    long = measure_diversity(dict.fromkeys("123", "a dog " * 20_000)).alarm
+    assert long is not None
+    assert len(long) < 400
 
 
 def test_one_image_raises_no_alarm() -> None:

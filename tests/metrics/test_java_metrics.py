@@ -166,3 +166,11 @@ def test_a_spice_that_fails_is_reported_and_gone(
     with pytest.raises(java.NotComputed, match=reason):
         java.spice(["a dog"], [["a dog"]], timeout_s=0.5)
     assert_gone(tmp_path)
+
+
+def test_the_reason_of_a_failed_program_is_its_exception() -> None:
+    trace = b"Picked up options\nException in thread main java.lang.OutOfMemoryError: heap\n\tat Meteor.main(Unknown Source)\n"
+    assert java._reason(trace) == "Exception in thread main java.lang.OutOfMemoryError: heap"
+    assert java._reason(b"Cannot read jar\n") == "Cannot read jar"
+    assert java._reason(b"") == "it said nothing"
+    assert len(java._reason(b"Error " * 1000)) < 200

@@ -120,6 +120,7 @@ def test_vocabulary_and_statistics_come_from_the_training_part_alone(tiny: Path)
 
 CACHED = [
     "inputs.photo.model_config.freeze_pretrained_model=true",
+    "inputs.photo.model_config.pretrained_weights=random",
     "inputs.photo.model_config.cache_features=true",
     "inputs.photo.input_type_info.auto_augment=false",
 ]
@@ -196,6 +197,7 @@ def test_accumulated_batches_train_as_one_large_batch(tiny: Path) -> None:
     ]
     frozen = [
         "inputs.photo.model_config.freeze_pretrained_model=true",
+        "inputs.photo.model_config.pretrained_weights=random",
         "inputs.photo.input_type_info.auto_augment=false",
     ]  # no batch statistics
     small = run_of(
@@ -289,6 +291,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, m
 def test_frozen_cached_features_train_the_same_as_features_computed_each_step(tiny: Path) -> None:
     overrides = [
         "inputs.photo.model_config.freeze_pretrained_model=true",
+        "inputs.photo.model_config.pretrained_weights=random",
         "inputs.photo.input_type_info.auto_augment=false",
     ]
     overrides += ["inputs.photo.input_type_info.horizontal_flip=true"]
@@ -303,7 +306,7 @@ def test_cached_features_say_what_computed_them(tiny: Path, monkeypatch: pytest.
         monkeypatch.setattr("img2seq.build.features.accelerate", lambda encoder: exported)
         cache = tiny / name
         for _ in range(2):  # the second run finds them
-            overrides = ["freeze_pretrained_model=true", "cache_features=true"]
+            overrides = ["freeze_pretrained_model=true", "pretrained_weights=random", "cache_features=true"]
             run_of(
                 tiny,
                 *(f"inputs.photo.model_config.{override}" for override in overrides),

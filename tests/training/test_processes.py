@@ -22,7 +22,10 @@ from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.tables import read_table
 
-FROZEN = ["inputs.photo.model_config.freeze_pretrained_model=true"]  # batch statistics depend on who sees which image
+FROZEN = [  # batch statistics depend on who sees which image
+    "inputs.photo.model_config.freeze_pretrained_model=true",
+    "inputs.photo.model_config.pretrained_weights=random",
+]
 NO_DROPOUT = [
     "outputs.captions.model_config.position_dropout=0.0",
     "outputs.captions.model_config.model_init_config.dropout=0.0",

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from img2seq.build.check import check_before_reading, check_beginnings
 from img2seq.build.device import choose_device
 from img2seq.build.facts import Facts, preprocessing
 from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.model import build_model, without_pretrained
-from img2seq.build.start_weights import load_weights_from
-from img2seq.config.inputs import ImageInput, ImageModel
+from img2seq.build.start_weights import load_weights_from, pretrained
+from img2seq.config.inputs import ImageInput
 from img2seq.config.schema import Experiment
 from img2seq.data.caption_set import CaptionSet
-from img2seq.data.image import ImageSpec, from_any
+from img2seq.data.image import ImageSpec
 from img2seq.data.pixels import PixelTable, cache_pixels
 from img2seq.data.records import Problems, check_broken_share, match_images, settle
 from img2seq.data.seeds import generator, seed_of
@@ -29,8 +30,6 @@ from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.convolution import replace_convolutions
-from img2seq.model.encoder import CreateBackbone, check_name, create_backbone
-from img2seq.model.pretrained import from_file, from_hub
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
 
@@ -62,12 +61,9 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     """
     basic = config.globals.basic_experiment
     device = choose_device(basic.device)
-    for entry in config.inputs:  # a misspelled name should not be found after an hour of reading images
-        check_name(entry.model.model_type)
-        for manual in config.output.sampling_config.manual_inputs:  # nor this at the first evaluation
-            from_any(manual[entry.name], ImageSpec.of(entry.input_type_info))
+    check_before_reading(config, is_new=previous is None)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
-    captions, tables, files, report = _read_data(config, announce)
+    captions, tables, files, report = _read_data(config, held_out, announce)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
     leaks = Problems()
     train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks)
@@ -76,6 +72,7 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]
     tokenizer = build_tokenizer(info, train_captions)
+    check_beginnings(config, tokenizer)
     lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
     max_length = longest_trained(info, lengths)
     facts = Facts(
@@ -124,7 +121,7 @@ def _digest(data: object) -> str:
 
 
 def _read_data(
-    config: Experiment, announce: Announcer
+    config: Experiment, held_out: Sequence[str] | None, announce: Announcer
 ) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Path]], str]:
     """Return captions by image, the pixels and files of each input, and what was left out."""
     basic = config.globals.basic_experiment
@@ -133,6 +130,10 @@ def _read_data(
     table = read_captions(source)
     problems.add(f"row(s) of {source} cannot be used", table.problems)
     captions = table.captions
+    if not problems:  # before images are read: whether both sides will have some, and the vocabulary a word
+        configured_split(captions, basic, held_out, {}, Problems())
+        if (info := config.output.output_type_info).tokenizer is None:
+            build_tokenizer(info, [text for texts in captions.values() for text in texts])
     tables: dict[str, PixelTable] = {}
     files: dict[str, dict[str, Path]] = {}
     for entry in config.inputs:
@@ -159,13 +160,6 @@ def speed_up(model: CaptionModel) -> CaptionModel:
     for name in model.encoders:
         replace_convolutions(model.encoder(name).backbone)
     return model
-
-
-def pretrained(options: ImageModel) -> CreateBackbone:
-    """Return what creates a new run's encoder, from pretrained weights where that is asked for."""
-    if options.pretrained_weights is not None:
-        return from_file(options.pretrained_weights)
-    return from_hub if options.pretrained_model else create_backbone
 
 
 def _normalization(entry: ImageInput, table: PixelTable, train_ids: Sequence[str], seed: int) -> dict[str, list[float]]:

@@ -14,11 +14,14 @@ from img2seq.config.schema import REFUSED, Experiment
 from img2seq.config.yaml_reader import Document, Path_, dotted
 from img2seq.errors import did_you_mean, shown
 
+MOST_LINES = 30
+
 
 def explain(error: ValidationError, tree: Document) -> str:
     """Return what is wrong, one line for each value."""
-    problems = [_explain(details, tree) for details in _one_per_value(error.errors())]
-    return "\n".join(dict.fromkeys(problems))
+    problems = list(dict.fromkeys(_explain(details, tree) for details in _one_per_value(error.errors())))
+    more = [f"... and {len(problems) - MOST_LINES} more"] if len(problems) > MOST_LINES else []
+    return "\n".join([*problems[:MOST_LINES], *more])
 
 
 def _one_per_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:

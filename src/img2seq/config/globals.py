@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from img2seq.config.section import Section, neutral
-from img2seq.errors import did_you_mean
+from img2seq.config.section import MOST, Section, neutral
+from img2seq.errors import did_you_mean, shown
 
 DEVICES = ["cpu", "cuda", "cuda:N", "mps", "auto"]
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"
@@ -24,10 +24,10 @@ def nearest_device(text: str) -> str:
 
 class BasicExperiment(Section):
     output_folder: str = Field(min_length=1, description="The run folder to write. It must not exist, or be given with --resume or --overwrite.")
-    n_epochs: int = Field(10, ge=1, description="Passes over the training captions.")
-    batch_size: int = Field(64, ge=1, description="Captions in a step (not images: see `captions_per_image`).")
-    captions_per_image: int = Field(5, ge=1, description="Ours. The most captions of one image that go into one step; the image is decoded and encoded once for all of them. An image with more captions comes again in the same epoch with the others.")
-    valid_size: float | int = Field(0.1, gt=0, description="Images held out for validation: a whole number is a count, a fraction below 1 a share. The split is by image and follows from `seed`.")
+    n_epochs: int = Field(10, ge=1, le=MOST, description="Passes over the training captions.")
+    batch_size: int = Field(64, ge=1, le=1_000_000, description="Captions in a step (not images: see `captions_per_image`).")
+    captions_per_image: int = Field(5, ge=1, le=1_000_000, description="Ours. The most captions of one image that go into one step; the image is decoded and encoded once for all of them. An image with more captions comes again in the same epoch with the others.")
+    valid_size: float | int = Field(0.1, gt=0, le=MOST, description="Images held out for validation: a whole number is a count, a fraction below 1 a share. The split is by image and follows from `seed`.")
     manual_valid_ids_file: str | None = Field(None, description="A text file with one validation ID a line, in place of `valid_size`.")
     dataloader_workers: int = Field(0, ge=0, le=256, description="Threads that decode images and prepare batches beside the training step; 0 does it in line. It never changes what is trained.")
     device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, cuda:N, mps, or auto (the best one present).")
@@ -36,7 +36,7 @@ class BasicExperiment(Section):
     on_bad_data: Literal["error", "skip"] = Field("error", description="Ours. What to do about missing or broken images, captions without an image, empty captions and validation images that stand in training under another ID: stop and list them all, or leave them out and list them.")
     max_broken_share: float = Field(0.01, ge=0, le=1, description="Ours. With on_bad_data: skip, the largest share of an input's images that may be broken and left out; a run with more stops.")
     cache_folder: str | None = Field(None, description="Ours. Where decoded pixels and features are kept between runs; default $IMG2SEQ_CACHE, else ~/.cache/img2seq.")
-    max_time_s: float | None = Field(None, gt=0, description="Ours. Stop after this many seconds of wall clock as if interrupted: finish the step, save, exit; --resume continues.")
+    max_time_s: float | None = Field(None, gt=0, le=1e10, description="Ours. Stop after this many seconds of wall clock as if interrupted: finish the step, save, exit; --resume continues.")
 
     @model_validator(mode="after")
     def _valid_size_is_a_share_or_a_count(self) -> Self:
@@ -47,7 +47,7 @@ class BasicExperiment(Section):
 
 class ModelOptions(Section):
     compile_model: bool = Field(False, description="Run the model through torch.compile: slow first steps, faster later ones.")
-    n_iter_before_swa: int | None = Field(None, ge=0, description="From this step on, keep the plain average of the weights (SWA); evaluation and saved models use the average.")
+    n_iter_before_swa: int | None = Field(None, ge=0, le=MOST, description="From this step on, keep the plain average of the weights (SWA); evaluation and saved models use the average.")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="Ours. Keep an exponential moving average of the weights with this decay a step; evaluation and saved models use it.")
     pretrained_checkpoint: str | None = Field(None, description="A run folder, a checkpoint folder or a .safetensors file whose weights training starts from.")
     strict_pretrained_loading: bool = Field(True, description="Whether every tensor of `pretrained_checkpoint` must be present with its shape; false takes those that fit and lists the rest.")
@@ -61,14 +61,14 @@ class ModelOptions(Section):
 
 class Optimization(Section):
     optimizer: Literal["adamw", "adam", "sgdm", "adabelief", "adabeliefw"] = Field("adamw", description="adamw and adabeliefw decay weights apart from the gradient, adam, adabelief and sgdm (momentum 0.9) through it.")
-    lr: float = Field(3e-4, gt=0, description="Highest learning rate.")
-    lr_lb: float = Field(0.0, ge=0, description="Lowest learning rate: warm-up starts here, cosine and cycle end here, plateau never goes below.")
+    lr: float = Field(3e-4, gt=0, le=1000, description="Highest learning rate.")
+    lr_lb: float = Field(0.0, ge=0, le=1000, description="Lowest learning rate: warm-up starts here, cosine and cycle end here, plateau never goes below.")
     b1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
     b2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
-    wd: float = Field(1e-4, ge=0, description="Weight decay; only tensors of two or more dimensions are decayed.")
-    gradient_clipping: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 does not clip.")
-    gradient_accumulation_steps: int | None = Field(None, ge=1, description="Batches whose gradients are gathered before the optimiser steps. The loss is the mean over all their tokens together.")
-    gradient_noise: float = Field(0.0, ge=0, description="Standard deviation of the Gaussian noise added to every gradient.")
+    wd: float = Field(1e-4, ge=0, le=1000, description="Weight decay; only tensors of two or more dimensions are decayed.")
+    gradient_clipping: float = Field(1.0, ge=0, le=1e9, description="Largest norm of the whole gradient; 0 does not clip.")
+    gradient_accumulation_steps: int | None = Field(None, ge=1, le=10_000, description="Batches whose gradients are gathered before the optimiser steps. The loss is the mean over all their tokens together.")
+    gradient_noise: float = Field(0.0, ge=0, le=1000, description="Standard deviation of the Gaussian noise added to every gradient.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Ours. Share of the target probability spread over the vocabulary while training. Validation losses are never smoothed.")
 
     @model_validator(mode="after")
@@ -80,30 +80,30 @@ class Optimization(Section):
 
 class LRSchedule(Section):
     lr_schedule: Literal["cycle", "plateau", "same", "cosine"] = Field("plateau", description="plateau: multiply by `lr_plateau_factor` when the validation loss has not improved for `lr_plateau_patience` evaluations. cosine: fall from lr to lr_lb over the run. cycle: rise for 30 % of the run, then fall (one cycle). same: constant.")
-    lr_plateau_patience: int = Field(10, ge=1, description="Evaluations without improvement before the rate falls.")
+    lr_plateau_patience: int = Field(10, ge=1, le=MOST, description="Evaluations without improvement before the rate falls.")
     lr_plateau_factor: float = Field(0.2, gt=0, lt=1, description="What the rate is multiplied by when it falls.")
     warmup_steps: Literal["auto"] | int = Field("auto", description="Steps over which the rate rises in a line from lr_lb to lr. auto: 2 / (1 - b2), but at most a twentieth of the run, so that a short run is not all warm-up.")
     plot_lr_schedule: bool = Field(False, description="Draw the learning rate over the whole run to figures/learning_rate.png before training.")
 
     @model_validator(mode="after")
-    def _warmup_is_not_negative(self) -> Self:
-        if isinstance(self.warmup_steps, int) and self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps: expected 'auto' or 0 or more, found {self.warmup_steps}")
+    def _warmup_is_a_number_of_steps(self) -> Self:
+        if isinstance(self.warmup_steps, int) and not 0 <= self.warmup_steps <= MOST:
+            raise ValueError(f"warmup_steps: expected 'auto' or 0 to {MOST}, found {shown(self.warmup_steps)}")
         return self
 
 
 class TrainingControl(Section):
-    early_stopping_patience: int = Field(10, ge=0, description="Stop after this many evaluations without a lower validation loss; 0 never stops early.")
-    early_stopping_buffer: int | None = Field(None, ge=0, description="Steps before early stopping may act.")
+    early_stopping_patience: int = Field(10, ge=0, le=MOST, description="Stop after this many evaluations without a lower validation loss; 0 never stops early.")
+    early_stopping_buffer: int | None = Field(None, ge=0, le=MOST, description="Steps before early stopping may act.")
     weighted_sampling_columns: list[str] | None = neutral(None, "captions have no classes to balance.")
     mixing_alpha: float = neutral(0.0, "two captions cannot be mixed.")
 
 
 class EvaluationCheckpoint(Section):
-    sample_interval: int = Field(200, ge=1, description="Steps between evaluations with sampled captions. A run also ends with one, whatever the interval.")
+    sample_interval: int = Field(200, ge=1, le=MOST, description="Steps between evaluations with sampled captions. A run also ends with one, whatever the interval.")
     saved_result_detail_level: int = Field(5, ge=1, le=5, description="5 keeps sampled captions and pictures of every evaluation, below 5 only losses.")
-    checkpoint_interval: int | None = Field(None, ge=1, description="Steps between saved checkpoints; null saves at every evaluation. A run also ends with a saved one.")
-    n_saved_models: int = Field(1, ge=1, description="How many of the best checkpoints to keep, besides the last.")
+    checkpoint_interval: int | None = Field(None, ge=1, le=MOST, description="Steps between saved checkpoints; null saves at every evaluation. A run also ends with a saved one.")
+    n_saved_models: int = Field(1, ge=1, le=MOST, description="How many of the best checkpoints to keep, besides the last.")
 
 
 class AttributionAnalysis(Section):
@@ -114,7 +114,7 @@ class AttributionAnalysis(Section):
 
 
 class VisualizationLogging(Section):
-    plot_skip_steps: int = Field(200, ge=0, description="First steps left out of the training curves, where the loss falls too steeply to see the rest; at most a tenth of the run is left out.")
+    plot_skip_steps: int = Field(200, ge=0, le=MOST, description="First steps left out of the training curves, where the loss falls too steeply to see the rest; at most a tenth of the run is left out.")
     no_pbar: bool = Field(False, description="Hide the progress bar.")
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field("info", description="The least severe message that is shown.")
     save_model_diagram: bool = neutral(False, "model.txt in the run folder lists every layer with its parameters.")

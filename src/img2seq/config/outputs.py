@@ -7,7 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from img2seq.config.decoding import with_default
-from img2seq.config.section import Section, neutral
+from img2seq.config.section import MOST, Section, neutral
+from img2seq.errors import shown
+
+MOST_FEEDFORWARD = 1_048_576
 
 # One line a field reads like the table it is.
 # fmt: off
@@ -27,18 +30,18 @@ class SequenceTypeInfo(Section):
     vocab_file: str | None = Field(None, description="JSON file {token: number} to use in place of a vocabulary made from the training captions, or a tokenizer.json of another run.")
     max_length: Literal["max", "average"] | int = Field("average", description="Most tokens of a caption, the end token included. max: the longest training caption; average: their mean length.")
     sampling_strategy_if_longer: Literal["from_start", "uniform"] = Field("uniform", description="Which part of a longer caption is trained on: its start, or a window drawn anew each epoch. Validation always takes the start.")
-    min_freq: int = Field(10, ge=1, description="Words seen less often in the training captions become the unknown token.")
+    min_freq: int = Field(10, ge=1, le=MOST, description="Words seen less often in the training captions become the unknown token.")
     split_on: str | None = Field(" ", description="What separates tokens: ' ' for words, '' for characters, null to leave it to the tokenizer.")
     lowercase: bool = Field(False, description="Ours. Lower-case captions before they are split.")
     tokenizer: Literal["bpe"] | None = Field(None, description="bpe learns sub-word units from the training captions; null splits on `split_on` alone.")
     tokenizer_language: str | None = neutral(None, "no tokenizer here depends on the language.")
-    adaptive_tokenizer_max_vocab_size: int | None = Field(None, ge=16, description="Most units that bpe learns; null is 10,000.")
+    adaptive_tokenizer_max_vocab_size: int | None = Field(None, ge=16, le=1_000_000, description="Most units that bpe learns; null is 10,000.")
     sequence_operation: Literal["autoregressive"] = Field("autoregressive", description="Each token is predicted from those before it.")
 
     @model_validator(mode="after")
     def _lengths_and_tokenizer_agree(self) -> Self:
         if isinstance(self.max_length, int) and not 2 <= self.max_length <= 4096:
-            raise ValueError(f"max_length: expected 'max', 'average' or 2 to 4096, found {self.max_length}")
+            raise ValueError(f"max_length: expected 'max', 'average' or 2 to 4096, found {shown(self.max_length)}")
         if self.split_on is None and self.tokenizer is None and self.vocab_file is None:
             raise ValueError("split_on: null needs tokenizer: bpe, or every caption would be one token")
         if self.adaptive_tokenizer_max_vocab_size is not None and self.tokenizer != "bpe":
@@ -47,7 +50,7 @@ class SequenceTypeInfo(Section):
 
 
 class DecoderSize(Section):
-    num_heads: int = Field(8, ge=1, description="Attention heads of a layer; divides embedding_dim.")
+    num_heads: int = Field(8, ge=1, le=65536, description="Attention heads of a layer; divides embedding_dim.")
     num_layers: int = Field(2, ge=1, le=256, description="Decoder layers.")
     dim_feedforward: Literal["auto"] | int = Field("auto", description="Width of the feed-forward layers; auto is 4 times embedding_dim.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after attention and feed-forward layers.")
@@ -66,8 +69,8 @@ class SequenceModel(Section):
         if self.embedding_dim % heads or (self.position == "encode" and self.embedding_dim % 2):
             raise ValueError(f"embedding_dim: expected an even multiple of num_heads ({heads}), found {self.embedding_dim}")
         width = self.model_init_config.dim_feedforward
-        if isinstance(width, int) and width < 1:
-            raise ValueError(f"model_init_config.dim_feedforward: expected 'auto' or 1 or more, found {width}")
+        if isinstance(width, int) and not 1 <= width <= MOST_FEEDFORWARD:
+            raise ValueError(f"model_init_config.dim_feedforward: expected 'auto' or 1 to {MOST_FEEDFORWARD}, found {shown(width)}")
         return self
 
     @property
@@ -78,7 +81,7 @@ class SequenceModel(Section):
 
 class SamplingConfig(Section):
     manual_inputs: list[dict[str, str]] = Field([], description="Further inputs to caption at every evaluation: {input name: image file, output name: beginning of the caption}.")
-    n_eval_inputs: int = Field(10, ge=0, description="Validation images captioned at every evaluation.")
+    n_eval_inputs: int = Field(10, ge=0, le=10_000, description="Validation images captioned at every evaluation.")
     generated_sequence_length: int = with_default("max_length", 64, "Most tokens of a sampled caption.")
     repetition_penalty: float = with_default("repetition_penalty", 1.1)
     repetition_penalty_max_window: int = with_default("repetition_penalty_max_window", 64)

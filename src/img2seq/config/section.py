@@ -6,6 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST = 10**12  # epochs, steps, evaluations: more than anybody waits for, and their products fit 64 bits
+
 
 def neutral(default: Any, why: str) -> Any:
     """Describe a field that exists for compatibility and accepts only its default, with the reason."""

@@ -84,7 +84,7 @@ def search(
         names: of the images; what makes their samples differ. Their places by default.
 
     Raises:
-        ConfigError: if a beginning leaves no room for another token.
+        ConfigError: if a beginning leaves no room for another token, or the model has fewer places than `min_length`.
     """
     B, W, device = step.n_images, settings.n_rows, step.device
     if B == 0:
@@ -94,6 +94,10 @@ def search(
     max_tokens = min(settings.max_length, step.most_tokens)
     if forced.shape[1] >= max_tokens:
         raise ConfigError(f"beginning: expected fewer than {max_tokens} tokens (max_length), found {forced.shape[1]}")
+    if settings.min_length > step.most_tokens:
+        raise ConfigError(
+            f"min_length: expected 0 to {step.most_tokens}, the longest caption this model can write; found {settings.min_length}"
+        )
     group = W // settings.beam_groups if settings.method == "beam" else 1
     step.begin(n_rows=W, group=group, max_tokens=max_tokens)
     never = torch.tensor(special.never_generated, device=device)

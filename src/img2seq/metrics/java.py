@@ -20,6 +20,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from img2seq.errors import MOST_SHOWN
+
 INSTALL = "install img2seq[coco]"
 _LAST_WORDS_S = 5.0  # for a program that fails to say why
 _UTF_8 = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
@@ -55,7 +57,7 @@ def meteor(
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 process.communicate(timeout=_LAST_WORDS_S)
             complaints.seek(0)
-            reason = f"took longer than {timeout_s:g} s" if late else f"failed: {_last_line(complaints.read())}"
+            reason = f"took longer than {timeout_s:g} s" if late else f"failed: {_reason(complaints.read())}"
             raise NotComputed(f"METEOR's program {reason}") from error
         finally:
             watchdog.cancel()
@@ -127,7 +129,7 @@ def spice(
         except subprocess.TimeoutExpired as error:
             raise NotComputed(f"SPICE's program took longer than {timeout_s:g} s") from error
         except subprocess.CalledProcessError as error:
-            raise NotComputed(f"SPICE's program failed: {_last_line(error.stderr)}") from error
+            raise NotComputed(f"SPICE's program failed: {_reason(error.stderr)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotComputed(f"SPICE's program failed: {error}") from error
     return sum(per_image) / len(per_image), per_image
@@ -156,6 +158,7 @@ def _java() -> str:
     return java
 
 
-def _last_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+def _reason(output: bytes) -> str:
+    """Return the line in which a program says what went wrong: the last one, or the exception before a stack trace."""
+    lines = output.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if "Exception" in line or "Error" in line), lines[-1])[:MOST_SHOWN]

@@ -109,14 +109,14 @@ def smoothed(values: Sequence[float], window: int = 0) -> list[float]:
     return result
 
 
-def draw_learning_rate(rates: Sequence[float]) -> Figure:
-    """Return a figure of the learning rate over the whole run."""
+def draw_learning_rate(steps: Sequence[int], rates: Sequence[float]) -> Figure:
+    """Return a figure of the learning rate at these steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
     axes = figure.subplots()
     style(axes, "#2b2e33", dark=False)
-    axes.plot(range(1, len(rates) + 1), rates, color=COLOURS[0], linewidth=2)
+    axes.plot(steps, rates, color=COLOURS[0], linewidth=2)
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate")
     return figure

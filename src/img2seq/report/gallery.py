@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from img2seq.data.image import IMAGE_FORMATS, convert
+
 CELL_WIDTH, PICTURE_HEIGHT, MARGIN, LINE = 300, 225, 18, 18
 CHARACTERS = 38
 INK, QUIET, PAPER, FRAME = "#22252a", "#6b7079", "#ffffff", "#e3e4e7"
@@ -68,12 +70,9 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def thumbnail(path: Path, side: int = 320) -> Image.Image:
-    """Return a file's picture, upright and at most `side` pixels on its longer side."""
-    with Image.open(path) as image:
-        image.draft("RGB", (side, side))
-        upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((side, side))
-        if upright.has_transparency_data:
-            rgba = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return upright.convert("RGB")
+    """Return a file's picture in RGB, upright and at most `side` pixels on its longer side, by the rules of training."""
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
+        image.draft(None, (2 * side, 2 * side))
+        picture = convert(ImageOps.exif_transpose(image), "RGB", str(path))
+        picture.thumbnail((side, side))
+        return picture

@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,13 +117,21 @@ def all_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def best(folder: Path) -> Checkpoint:
-    """Return the checkpoint of lowest validation loss, verified. Raises RunError if there is none."""
-    evaluated = [(c.valid_loss, c) for c in all_checkpoints(folder)]
-    ranked = sorted(((loss, c) for loss, c in evaluated if loss is not None), key=lambda pair: (pair[0], pair[1].step))
-    if not ranked:
+    """Return the checkpoint of lowest validation loss, verified. Raises RunError if there is none.
+
+    One whose state cannot be read is left out with a warning.
+    """
+    evaluated: list[tuple[float, int, Checkpoint]] = []
+    for checkpoint in all_checkpoints(folder):
+        try:
+            if (loss := checkpoint.valid_loss) is not None:
+                evaluated.append((loss, checkpoint.step, checkpoint))
+        except RunError as error:
+            warnings.warn(f"{error}: this checkpoint is left out", stacklevel=2)
+    if not evaluated:
         raise RunError(
             f"{folder}: expected a checkpoint with a validation loss, found none; was the run interrupted before its first evaluation?"
         )
-    checkpoint = ranked[0][1]
+    checkpoint = min(evaluated, key=lambda entry: entry[:2])[2]
     verify(checkpoint)
     return checkpoint

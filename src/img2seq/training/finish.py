@@ -10,7 +10,6 @@ from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
-from img2seq.report.gallery import thumbnail
 from img2seq.run.folder import RunFolder
 from img2seq.run.write import write_json, write_table
 from img2seq.training.distributed import World
@@ -57,10 +56,10 @@ def write_gallery(samples: SampleWriter, model: CaptionModel) -> None:
     entries = []
     for n, (image_id, caption) in enumerate(zip(chosen, captions, strict=True)):
         entry: dict[str, Any] = {"image_id": image_id, "caption": caption, "true": samples.true_captions(image_id)}
-        for name in list(samples.specs)[:1]:
+        if (picture := samples.picture(image_id)) is not None:
             entry["picture"] = f"pictures/{n}.jpg"
             (folder / "pictures").mkdir(parents=True, exist_ok=True)
-            thumbnail(samples.prepared.files[name][image_id]).save(folder / "pictures" / f"{n}.jpg", quality=85)
+            picture.save(folder / "pictures" / f"{n}.jpg", quality=85)
         entries.append(entry)
     write_json(folder / "captions.json", entries)
 

@@ -47,7 +47,15 @@ from img2seq.training.finish import last_losses
 from img2seq.training.interruption import Interrupted, first_signal_to
 from img2seq.training.objective import CrossEntropy, Objective
 from img2seq.training.optimizer import build_optimizer
-from img2seq.training.parallel import batch_statistics, gradients_kept_here, is_sharded, local, parallel_loss, whole
+from img2seq.training.parallel import (
+    batch_statistics,
+    gradients_kept_here,
+    is_sharded,
+    local,
+    needs_two_images,
+    parallel_loss,
+    whole,
+)
 from img2seq.training.record import NoRecorder, Recorder
 from img2seq.training.resume import (
     DISK_ERRORS,
@@ -70,6 +78,10 @@ def train(loaded: LoadedConfig, *, resume: bool = False, overwrite: bool = False
         Interrupted: after Ctrl-C, SIGTERM or `max_time_s`, when the step is finished and all is saved.
     """
     run = RunFolder(loaded.experiment.globals.basic_experiment.output_folder)
+    if resume and overwrite:
+        raise RunError(
+            f"{run.path}: --resume continues the run, --overwrite removes it and starts again: expected one of them, found both"
+        )
     started = time.monotonic()
     keep_freed_memory()
     with joined(loaded.experiment.globals.basic_experiment.device) as world:
@@ -167,7 +179,13 @@ class Trainer:
         basic = config.globals.basic_experiment
         self.workers, self.seed = basic.dataloader_workers, basic.seed
         accumulate = optimization.gradient_accumulation_steps or 1
-        self.work = WorkPlan(prepared.train, basic, accumulate, world)
+        fewest = 2 if needs_two_images(self.model) else 1
+        self.work = WorkPlan(prepared.train, basic, accumulate, world, fewest_images=fewest)
+        if self.work.n_joined:
+            announce.say(
+                f"batch normalisation cannot train on a single image of this size: {self.work.n_joined} of {self.work.n_batches} batches hold "
+                "more than batch_size captions, so that none has one image"
+            )
         self.n_steps = self.work.n_steps
         self.objective: Objective = CrossEntropy(optimization.label_smoothing)
         self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
@@ -214,6 +232,8 @@ class Trainer:
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
         self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
         with contextlib.closing(self.recorder):
+            if self.last_evaluation is not None and self.world.from_first(self._lacks_samples):
+                self._draw(self._whole_model)  # killed after the checkpoint, before its samples were written
             with self.saver, first_signal_to(self._ask_to_stop, others_may_end_us=self.world.size > 1):
                 with self.announce.bar("training", self.n_steps, unit="steps") as advance:
                     advance(self.state.step)
@@ -222,13 +242,22 @@ class Trainer:
             self._write_last_losses()
 
     def _check_position(self, previous: Checkpoint) -> None:
-        """Raise RunError unless the epoch and the batch are those that come after the step."""
+        """Raise RunError unless the epoch and the batch are those that come after the step.
+
+        Earlier versions had epochs of unequal length where images have unequally many captions: their positions are near.
+        """
         step, epoch, batch = self.state.step, self.state.epoch, self.state.batch
-        fits = epoch <= step and batch <= self.work.n_batches(epoch) and self.work.steps_before(epoch, batch) == step
-        if not fits:
+        expected = self.work.steps_before(epoch, batch)
+        if expected == step and batch <= self.work.n_batches:
+            return
+        if not self.work.has_mixed_groups or abs(step - expected) > step // 10:
             raise RunError(
                 f"{previous.path}: not the state of a training run: epoch {epoch}, batch {batch} after step {step}"
             )
+        self.announce.warn(
+            f"step {step} was reached by an earlier version, whose epochs were not equally long (here it would be {expected}): "
+            "the captions of this epoch come in another order than before"
+        )
 
     def _train(self, advance: Callable[..., None]) -> None:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
@@ -355,14 +384,11 @@ class Trainer:
                     advance=advance,
                     before_batch=self._stop_measuring_if_signalled,
                 )
-            loss = losses.per_token
-            if not math.isfinite(loss):
-                raise ModelError(
-                    f"step {state.step}: the validation loss is {loss}; weights that give it are not saved"
-                )
-            state.elapsed_s = self._elapsed_s()
-            self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
-            self.recorder.samples(state.step, model)
+        loss = losses.per_token
+        if not math.isfinite(loss):
+            raise ModelError(f"step {state.step}: the validation loss is {loss}; weights that give it are not saved")
+        state.elapsed_s = self._elapsed_s()
+        self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
         self.last_evaluation = (state.step, loss)
         state.train_nats, state.train_tokens = 0.0, 0
         if state.best_loss is None or loss < state.best_loss:
@@ -375,7 +401,16 @@ class Trainer:
         interval = self.config.globals.evaluation_checkpoint.checkpoint_interval
         if state.evaluations_since_best == 0 or interval is None:
             self._save()
+        self._draw(lambda: model)
         self.model.train()
+
+    def _draw(self, model: Callable[[], CaptionModel]) -> None:
+        """Draw curves and sample captions: after the checkpoint is saved, for no resume reads them."""
+        with self.average.applied():
+            self.recorder.draw(self.state.step, model())
+
+    def _lacks_samples(self) -> int:
+        return int(not self.recorder.has_samples(self.state.step))
 
     def _save(self) -> None:
         state = self.state

@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from img2seq.data.batch import Batch
-from img2seq.errors import ModelError
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Block
 from img2seq.model.packing import PackedBatch
@@ -46,14 +45,7 @@ class TrainingLoss(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return the loss in nats, summed over this process's target tokens."""
-        try:
-            loss: Tensor = self.loss_sum(self.model, batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ModelError(
-                "batch normalisation cannot train on a single value: a batch, or a process's share of it, has one image whose feature map is 1 x 1; raise batch_size or size, or freeze the encoder"
-            ) from error
+        loss: Tensor = self.loss_sum(self.model, batch)
         return loss
 
 
@@ -133,6 +125,25 @@ def gradients_kept_here(loss: nn.Module) -> Iterator[None]:
             loss.set_requires_gradient_sync(True)
     else:
         yield
+
+
+@torch.no_grad()
+def needs_two_images(model: CaptionModel) -> bool:
+    """Return whether a trained encoder normalises a single value per channel of one image, which has no variance to train on."""
+    found = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0].numel() == inputs[0].shape[1])
+
+    for encoder in (e for e in map(model.encoder, model.encoders) if not e.frozen):
+        layers = [layer for layer in encoder.modules() if isinstance(layer, _BatchNorm)]
+        hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+        blank = torch.zeros(1, encoder.n_channels, *encoder.size, dtype=torch.uint8, device=encoder.scale.device)
+        encoder.eval()(blank)  # batch statistics stay as they are
+        encoder.train()
+        for hook in hooks:
+            hook.remove()
+    return any(found)
 
 
 def batch_statistics(model: nn.Module) -> list[Tensor]:

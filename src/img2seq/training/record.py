@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
+
+import numpy as np
 
 from img2seq.build.prepare import Prepared
 from img2seq.build.trained import TrainedRun
 from img2seq.config.schema import Experiment
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.weights import first_line
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.verdict import findings, next_commands
@@ -34,6 +38,7 @@ VALID_COLUMNS = (
     "elapsed_s",
 )
 EVENTS_EVERY = 10  # steps
+CURVE_POINTS = 2000  # of the learning rate: a run may have more steps than there is memory
 
 
 class Recorder:
@@ -41,9 +46,12 @@ class Recorder:
 
     def __init__(self, run: RunFolder, config: Experiment, prepared: Prepared, announce: Announcer, n_steps: int):
         self.run, self.config, self.announce, self.n_steps = run, config, announce, n_steps
-        self.image_ids, self.sample_writer = prepared.valid.image_ids, SampleWriter(run, config, prepared)
+        self.image_ids = prepared.valid.image_ids
+        self.sample_writer = SampleWriter(run, config, prepared, announce.warn)
         self._train_file: TextIO | None = None
         self._events: Any = None
+        self._has_events = True
+        self._warnings: set[str] = set()
 
     def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
         """Open the history after `step`: what a stopped run wrote beyond its last checkpoint is taken back."""
@@ -55,8 +63,9 @@ class Recorder:
             write_table(path, columns, [row for row in read_history(path) if int(row["iteration"]) <= last])
         self._train_file = self.run.history_train.open("a", encoding="utf-8", newline="")
         if self.config.globals.lr_schedule.plot_lr_schedule and step == 0:
-            figure = draw_learning_rate([rate(i) for i in range(1, self.n_steps + 1)])
-            save_figure(figure, self.run.figures / "learning_rate")
+            steps = np.unique(np.linspace(1, self.n_steps, CURVE_POINTS).astype(np.int64)).tolist()
+            with self._warned("the learning rate is not drawn"):
+                save_figure(draw_learning_rate(steps, [rate(i) for i in steps]), self.run.figures / "learning_rate")
 
     def step(self, state: TrainState, loss: float, rate: float, norm: float, captions_per_s: float) -> None:
         """Note one step."""
@@ -69,7 +78,7 @@ class Recorder:
             self._event("train/captions_per_s", captions_per_s, state.step)
 
     def evaluation(self, state: TrainState, loss: float, rate: float) -> None:
-        """Note an evaluation, and draw the curves anew."""
+        """Note an evaluation."""
         train_loss = state.train_nats / state.train_tokens if state.train_tokens else None
         speed = state.captions / state.train_time_s if state.train_time_s else 0.0
         row = {
@@ -92,7 +101,32 @@ class Recorder:
         self.announce.say(
             f"step {state.step}/{self.n_steps}: {shown}validation loss {loss:.4f}{best}, {speed:.0f} captions/s"
         )
-        self._draw_curves(["png"])
+
+    def draw(self, step: int, model: CaptionModel) -> None:
+        """Draw the curves, and write sampled captions where the run keeps them. What cannot be done is a warning."""
+        with self._warned("the training curves are not drawn"):
+            self._draw_curves(["png"])
+        if self.keeps_samples:
+            with self._warned("samples are not complete"):
+                self.sample_writer.write(step, model)
+
+    @property
+    def keeps_samples(self) -> bool:
+        return self.config.globals.evaluation_checkpoint.saved_result_detail_level == 5
+
+    def has_samples(self, step: int) -> bool:
+        """Return whether nothing is left to write of the samples of a step."""
+        return not self.keeps_samples or self.sample_writer.is_written(step)
+
+    @contextmanager
+    def _warned(self, what: str) -> Iterator[None]:
+        """Turn whatever goes wrong with a picture into a warning, once: training does not end for one."""
+        try:
+            yield
+        except Exception as error:
+            if (text := f"{what}: {first_line(error)}") not in self._warnings:
+                self.announce.warn(text)
+            self._warnings.add(text)
 
     def _draw_curves(self, formats: list[str]) -> None:
         skip = self.config.globals.visualization_logging.plot_skip_steps
@@ -100,28 +134,30 @@ class Recorder:
         save_figure(figure, self.run.figures / "training_curve_LOSS", formats=formats)
 
     def _event(self, name: str, value: float, step: int) -> None:
-        if self._events is None:
-            from tensorboardX import SummaryWriter
+        if not self._has_events:
+            return
+        self._has_events = False  # where one cannot be written, none is tried again
+        with self._warned("no more events for TensorBoard"):
+            if self._events is None:
+                from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(str(self.run.tensorboard), purge_step=step)
-        self._events.add_scalar(name, value, step)
+                self._events = SummaryWriter(str(self.run.tensorboard), purge_step=step)
+            self._events.add_scalar(name, value, step)
+            self._has_events = True
 
     def flush(self) -> None:
         """Hand what was noted to the system."""
         if self._train_file is not None:
             self._train_file.flush()
         if self._events is not None:
-            self._events.flush()
-
-    def samples(self, step: int, model: CaptionModel) -> None:
-        """Write sampled captions, where the run keeps them."""
-        if self.config.globals.evaluation_checkpoint.saved_result_detail_level == 5:
-            self.sample_writer.write(step, model)
+            with self._warned("no more events for TensorBoard"):
+                self._events.flush()
 
     def finish(self, state: TrainState, best: TrainedRun, losses: dict[str, ImageLosses]) -> None:
         """Write what `img2seq compare` needs, of the best checkpoint."""
         self.flush()
-        self._draw_curves(["png", "pdf"])
+        with self._warned("the training curves are not drawn"):
+            self._draw_curves(["png", "pdf"])
         write_losses(self.run, self.image_ids, losses)
         write_gallery(self.sample_writer, best.model)
         write_summary(self.run, state, best)
@@ -138,7 +174,8 @@ class Recorder:
             self._train_file.close()
             self._train_file = None
         if self._events is not None:
-            self._events.close()
+            with self._warned("no more events for TensorBoard"):
+                self._events.close()
             self._events = None
 
 
@@ -154,7 +191,7 @@ class NoRecorder(Recorder):
     def evaluation(self, state: TrainState, loss: float, rate: float) -> None:
         """Do nothing."""
 
-    def samples(self, step: int, model: CaptionModel) -> None:
+    def draw(self, step: int, model: CaptionModel) -> None:
         """Do nothing."""
 
     def finish(self, state: TrainState, best: TrainedRun, losses: dict[str, ImageLosses]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatch
@@ -21,7 +22,7 @@ from img2seq.run.tables import read_history
 from img2seq.run.write import HALF_WRITTEN
 from img2seq.training.environment import environment
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 # All other fields decide what is trained: model, data, tokenizer, order, optimiser. They must stay as they were.
 MAY_CHANGE = {
@@ -61,9 +62,12 @@ MAY_CHANGE = {
 
 
 def check_output_folder(run: RunFolder, *, resume: bool) -> None:
-    """Raise RunError for a file, for a folder that holds anything but a run, and where there is nothing to resume."""
+    """Raise RunError for a file, for a folder that holds anything but a run or cannot be written, and where there is nothing to resume."""
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path}: expected a run folder, found a file")
+    for folder in (run.path, run.checkpoints):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise RunError(f"{folder}: cannot be written: Permission denied")
     found = {p.name for p in run.path.iterdir() if not p.match(HALF_WRITTEN)} if run.path.is_dir() else set()
     if run.config.name in found or (run.lock.name in found and found <= {run.lock.name, run.log.name}):
         return  # a run, or one whose process was killed before it had begun
@@ -92,7 +96,7 @@ def checkpoint_to_resume(
     for name in save_checkpoint.remove_unfinished(run.checkpoints):
         announce.warn(f"{name} was being written when the process ended: removed")
     if not all_checkpoints(run.checkpoints):
-        # Killed before the first one, at the latest while samples of the first evaluation were written?
+        # Killed before the first one, at the latest when the first evaluation was noted?
         if (run.validation / "summary.json").exists() or len(read_history(run.history_valid)) > 1:
             raise RunError(
                 f"{run.path}: cannot be resumed: it was evaluated, but {run.checkpoints} is empty or missing; put it back, or start again with --overwrite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,8 @@ from itertools import chain
 from img2seq.config.globals import BasicExperiment
 from img2seq.data.batch import Batch
 from img2seq.data.caption_set import CaptionSet
-from img2seq.data.order import Plan, share, training_plan
+from img2seq.data.order import Plan, have_mixed_sizes, share, training_plan
+from img2seq.errors import ModelError
 from img2seq.training.distributed import World
 
 
@@ -42,33 +42,39 @@ class WorkPlan:
         basic: batch size, epochs, seed and workers.
         accumulate: batches whose gradients make a step.
         world: the processes that share each batch.
+        fewest_images: 2 for a model that cannot train on a single image.
+
+    Attributes:
+        n_batches: of every epoch.
+        n_steps: of the run.
+        has_mixed_groups: whether some groups bring more captions into a step than others.
+        n_joined: batches of an epoch that hold more than `batch_size` captions, for one of a single image has joined them.
     """
 
-    def __init__(self, data: CaptionSet, basic: BasicExperiment, accumulate: int, world: World):
+    def __init__(
+        self, data: CaptionSet, basic: BasicExperiment, accumulate: int, world: World, *, fewest_images: int = 1
+    ):
         self.data, self.basic, self.accumulate, self.world = data, basic, accumulate, world
-        # Where every image has as many captions, every epoch has as many batches.
-        self._same_length = len({int(n) for n in data.captions_of[1:] - data.captions_of[:-1]}) == 1
-        self._n_batches: dict[int, int] = {}
+        self.fewest_images = fewest_images
+        first = self._plan(0)
+        if len(first[0]) < fewest_images:
+            raise ModelError(
+                "batch normalisation cannot train on one image whose feature map is 1 x 1, and there is but one; add images, raise size, or freeze the encoder"
+            )
+        self.n_batches, self.has_mixed_groups = len(first), have_mixed_sizes(chain.from_iterable(first))
+        self.n_joined = sum(sum(len(group.captions) for group in groups) > basic.batch_size for groups in first)
         self.n_steps = self.steps_before(basic.n_epochs)
-
-    def n_batches(self, epoch: int) -> int:
-        """Return how many batches an epoch has."""
-        epoch = 0 if self._same_length else epoch
-        if epoch not in self._n_batches:
-            self._n_batches[epoch] = len(self._plan(epoch))
-        return self._n_batches[epoch]
 
     def steps_before(self, epoch: int, batch: int = 0) -> int:
         """Return how many steps lead to a batch of an epoch."""
-        n_batches = chain((self.n_batches(before) for before in range(epoch)), [batch])
-        return sum(math.ceil(n / self.accumulate) for n in n_batches)
+        return epoch * -(-self.n_batches // self.accumulate) + -(-batch // self.accumulate)
 
     def steps(self, epoch: int, *, done: int) -> Iterator[Work]:
         """Yield this process's share of each step of an epoch that begins after `done` batches."""
         data, world = self.data, self.world
         plan = self._plan(epoch)[done:]
-        shares = [share(groups, world.rank, world.size) for groups in plan]
-        mine = [own or groups[:1] for own, groups in zip(shares, plan, strict=True)]
+        shares = [share(groups, world.rank, world.size, self.fewest_images) for groups in plan]
+        mine = [own or groups[: self.fewest_images] for own, groups in zip(shares, plan, strict=True)]
         batches: list[Batch] = []
         for place, batch in enumerate(data.batches(mine, epoch=epoch, workers=self.basic.dataloader_workers), 1):
             batches.append(batch)
@@ -95,4 +101,5 @@ class WorkPlan:
             captions_per_image=self.basic.captions_per_image,
             seed=self.basic.seed,
             epoch=epoch,
+            fewest_groups=self.fewest_images,
         )
