@@ -28,8 +28,9 @@ from img2seq.data.split import configured_split, joint_contents, read_ids
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.check_encoder import check_encoder, unseen_border
 from img2seq.model.cpu.convolution import replace_convolutions
-from img2seq.model.encoder import CreateBackbone, check_name, create_backbone
+from img2seq.model.encoder import CreateBackbone, create_backbone
 from img2seq.model.pretrained import from_file, from_hub
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
@@ -62,10 +63,14 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     """
     basic = config.globals.basic_experiment
     device = choose_device(basic.device)
-    for entry in config.inputs:  # a misspelled name should not be found after an hour of reading images
-        check_name(entry.model.model_type)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.globals.accelerator.tf32 else "highest")
+    for entry in config.inputs:  # what is wrong should not be found after an hour of reading images
+        spec, wanted = ImageSpec.of(entry.input_type_info), entry.model
+        size = {"height": spec.height, "width": spec.width, "channels": spec.stored_shape[2]}
+        check_encoder(wanted.model_type, **size, options=wanted.model_init_config)
         for manual in config.output.sampling_config.manual_inputs:  # nor this at the first evaluation
-            from_any(manual[entry.name], ImageSpec.of(entry.input_type_info))
+            from_any(manual[entry.name], spec)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, announce)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
@@ -95,6 +100,8 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     torch.manual_seed(seed_of("weights", basic.seed))
     create_of = pretrained if previous is None else without_pretrained
     model = speed_up(build_model(config.inputs, config.output, facts, create_of=create_of)).to(device)
+    if previous is None:
+        warn_of_borders(model, announce)
     options = config.globals.model
     if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
         strict = options.strict_pretrained_loading or previous is not None
@@ -119,6 +126,19 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report, data)
 
 
+def warn_of_borders(model: CaptionModel, announce: Announcer) -> None:
+    """Say which rows and columns of the images an encoder never looks at."""
+    for name in model.encoders:
+        encoder = model.encoder(name)
+        rows, columns = unseen_border(encoder)
+        if rows or columns:
+            height, width = encoder.size
+            announce.warn(
+                f"inputs.{name}: this encoder never sees the last {rows} of {height} rows and {columns} of {width} columns: they do not "
+                f"fill a patch; with size: [{height - rows}, {width - columns}] the whole picture is seen"
+            )
+
+
 def _digest(data: object) -> str:
     return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
@@ -137,9 +157,9 @@ def _read_data(
     files: dict[str, dict[str, Path]] = {}
     for entry in config.inputs:
         name, folder = entry.name, entry.input_info.input_source
-        files[name], without_caption = match_images(captions, folder, name, problems)
-        if without_caption:
-            announce.say(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
+        files[name], notes = match_images(captions, folder, name, problems)
+        for note in notes:
+            announce.say(note)
         spec = ImageSpec.of(entry.input_type_info)
         with announce.bar(f"reading {name}", len(files[name])) as advance:
             tables[name] = cache_pixels(
