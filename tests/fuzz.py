@@ -34,7 +34,7 @@ from PIL import Image
 from img2seq.config.load import load_config
 from img2seq.config.show import to_yaml
 from img2seq.config.yaml_reader import parse_yaml
-from img2seq.data.image import ImageSpec, decode, from_any, read_header
+from img2seq.data.image import ImageSpec, decode, from_any, opened
 from img2seq.data.seeds import generator
 from img2seq.data.sources.read import read_captions
 from img2seq.data.text import clean_caption
@@ -177,7 +177,8 @@ def _use_image(path: Path, data: bytes) -> None:
     ):
         assert decode(data, spec, "x").shape == spec.stored_shape
     from_any(path, ImageSpec(8, 8, max_pixels=MAX_PIXELS))
-    read_header(data, "x")
+    with opened(data, "x") as image:
+        assert image.size
 
 
 def _use_csv(path: Path, data: bytes) -> None:

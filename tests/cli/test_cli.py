@@ -258,7 +258,7 @@ BROKEN: dict[str, tuple[object, list[str], list[str]]] = {
     "image too small for the encoder": (None, ["--inputs.photo.input_type_info.size=[20]", "--inputs.photo.model_config.model_type=vit_tiny_patch16_224", "--inputs.photo.model_config.model_init_config.patch_size=64"], ["cannot take images of 20 x 20"]),
     "an override that is none": (None, ["--epochs=3"], ["unknown argument", "--epochs=3"]),
     "an override of nothing": (None, ["--globals.basic_experiment.n_epoch=3"], ["n_epoch", "Did you mean 'n_epochs'"]),
-    "more pixels than allowed": (None, ["--inputs.photo.input_type_info.max_pixels=100"], ["24 image(s)", "at most 100 pixels"]),
+    "more pixels than allowed": (None, ["--inputs.photo.input_type_info.max_pixels=100"], ["24 image(s)", "1 to 100 pixels (max_pixels)"]),
 }  # fmt: skip
 
 

@@ -85,6 +85,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "missing": (lambda f: (f / "images/002.png").unlink(), "missing-image", "error", "002"),
     "two files": (copied("002.png", "002.jpg"), "id-clash", "error", "002: "),
     "a link out": (lambda f: (f / "images/l.png").symlink_to("/etc/hostname"), "refused-file", "error", "l.png"),
+    "kinds that are not read": (lambda f: (f / "images/x.HEIC").write_bytes(b"x"), "unread-picture", "warning", "1 .heic"),
     "copies": (copied("002.png", "copy.png"), "duplicate-image", "warning", "002, copy"),
     "tiny": (resized(40, 8), "odd-shape", "warning", "002.png: 40 x 8"),
     "narrow": (resized(1000, 20), "odd-shape", "warning", "002.png: 1000 x 20"),
@@ -105,6 +106,16 @@ def test_each_fault_is_found_by_itself(name: str, clean: Path, capsys: pytest.Ca
     assert set(found) == {expected}
     assert found[expected][0] == severity
     assert place in found[expected][1][0]
+
+
+def test_pictures_of_one_name_in_two_folders_are_two_ids(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, n in (("a", 2), ("b", 3)):
+        (clean / "images" / folder).mkdir()
+        (clean / f"images/{n:03}.png").rename(clean / f"images/{folder}/x.png")
+    table = (clean / "captions.csv").read_text()
+    (clean / "captions.csv").write_text(table.replace("002,", "a/x.png,").replace("003,", "b/x,"))
+    code, found, report = checked(capsys, clean, str(clean / "experiment.yaml"))
+    assert (code, found, report["images"]["photo"]["without_caption"]) == (0, {}, 0)
 
 
 def test_tables_and_folders_are_checked_together(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,55 @@ def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) ->
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     found = find_images(tmp_path)
-    assert set(found.files) == {"1", "2"}
-    assert len(found.clashes) == 1
-    assert found.clashes[0].startswith("1: ")
+    assert set(found.files) == {"x/1", "y/1", "2"}
+    assert found.clashes == []
+    Image.new("RGB", (4, 4)).save(tmp_path / "y/1.gif")
+    assert find_images(tmp_path).clashes == [f"y/1: {tmp_path}/y/1.gif and {tmp_path}/y/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("captioned", "expected"),
+    [
+        (["x/1", "y/1.jpg", "2"], ["x/1.png", "y/1.jpg", "y/2.jpg"]),
+        (["x/1.png", "y/1", "y/2.jpg"], ["x/1.png", "y/1.jpg", "y/2.jpg"]),  # all with folders, as COCO's are
+        (["x/1", "3"], ["x/1.png", "3.png"]),
+        (["3", "z/3"], ["3.png", "z/3.gif"]),
+    ],
+)
+def test_pictures_of_one_name_are_told_apart_by_their_folders(
+    captioned: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    for name in ("x/1.png", "y/2.jpg", "y/1.jpg", "3.png", "z/3.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    problems = Problems()
+    ids = [image_id_of(name) for name in captioned]
+    files, _ = match_images({i: ["a dog"] for i in ids}, tmp_path, "photo", problems)
+    assert files == {i: tmp_path / name for i, name in zip(ids, expected, strict=True)}
+    assert not problems
+
+
+def test_a_name_that_several_pictures_have_is_said_with_theirs(tmp_path: Path) -> None:
+    for name in ("x/1.png", "y/1.png", "2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    problems = Problems()
+    match_images({"1": ["a dog"], "2": ["a cat"]}, tmp_path, "photo", problems)
+    assert "  1 (several files have this name: x/1, y/1)" in problems.text()
+
+
+def test_pictures_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path, n=4)
+    for name in ("a.heic", "b.HEIC", "folder/c.avif", "notes.txt", ".hidden.heic"):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    _, notes = match_images({"000": ["x"]}, tmp_path / "images", "photo", Problems())
+    assert [note.split()[0] for note in notes] == ["3", f"{tmp_path}/images:"]
+    assert notes[1].endswith(": 2 .heic, 1 .avif")
+    for path in (tmp_path / "images").glob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"expected images .*, found 2 \.heic, 1 \.avif"):
+        find_images(tmp_path / "images")
 
 
 def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:
@@ -86,8 +132,8 @@ def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:
 def test_captions_without_an_image_are_counted(tmp_path: Path) -> None:
     write_tiny_data(tmp_path, n=4)
     problems = Problems()
-    files, n_without = match_images({"000": ["x"], "7": ["y"], "8": ["z"]}, tmp_path / "images", "photo", problems)
-    assert (set(files), n_without) == ({"000"}, 3)
+    files, notes = match_images({"000": ["x"], "7": ["y"], "8": ["z"]}, tmp_path / "images", "photo", problems)
+    assert (set(files), notes[0].split()[0]) == ({"000"}, "3")
     assert "2 ID(s) with captions have no image" in problems.text()
     with pytest.raises(DataError, match="none of the 1 captioned IDs"):
         match_images({"7": ["y"]}, tmp_path / "images", "photo", Problems())

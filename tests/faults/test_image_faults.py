@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from conftest import PEAK_MB
-from img2seq.data.image import ImageSpec, Pixels, convert, decode, from_any
+from img2seq.data.image import ImageSpec, Pixels, convert, decode, from_any, opened
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
 from img2seq.errors import DataError
@@ -132,8 +132,8 @@ PEAK = f"""{PEAK_MB}
 import sys, warnings
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.errors import DataError
-warnings.simplefilter("ignore")
-from PIL import Image
+warnings.simplefilter("error")  # Pillow's own warning
+from PIL import Image, TiffImagePlugin
 Image.init()
 before = peak_mb()
 for path in sys.argv[1:]:
@@ -155,6 +155,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, text=True, check=True)
     *outcomes, megabytes = done.stdout.splitlines()
     assert [line.split()[0] for line in outcomes] == ["refused"] * len(paths), outcomes
+    assert all("expected 1 to 89,478,485 pixels (max_pixels), found" in line for line in outcomes), outcomes
     assert int(megabytes) < 40  # decoded, the smallest is 96
 
 
@@ -179,9 +180,20 @@ def test_16_bit_gray_by_bands_is_16_bit_gray_at_once(mode: str, size: tuple[int,
 @pytest.mark.parametrize("name", ["png", "gif", "webp"])
 def test_the_limit_is_that_of_the_spec(name: str) -> None:
     data = encoded(picture(), name.upper())
-    with pytest.raises(DataError, match="at most 799 pixels, found 40 x 20 = 800"):
+    with pytest.raises(DataError, match=r"1 to 799 pixels \(max_pixels\), found 40 x 20 = 800"):
         decode(data, ImageSpec(16, 16, max_pixels=799), "x")
     assert decode(data, ImageSpec(16, 16, max_pixels=800), "x").shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_limit_of_the_spec_counts_and_not_pillows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = decode(FILES[kind], SPEC, "x")
+    for limit in (100, 500, 5000):  # some pictures are above twice that, where Pillow refuses, some warned of
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert np.array_equal(decode(FILES[kind], SPEC, "x"), expected)
+        with pytest.raises(DataError, match="max_pixels"):
+            decode(FILES[kind], ImageSpec(16, 16, max_pixels=799), "x")
+        assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -214,6 +226,97 @@ def stored_with(orientation: int, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_every_exif_orientation_gives_the_same_upright_pixels(orientation: int, kind: str) -> None:
     assert np.array_equal(decode(stored_with(orientation, kind), SPEC, "x"), decode(FILES["PNG"], SPEC, "x"))
+
+
+def exif_of(*, orientation: int = 1, broken: str) -> bytes:
+    """Return EXIF data with something wrong in it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    good = exif.tobytes()
+    return {
+        "text": b"Exif\0\0b'Exif\\x00\\x00MM'",
+        "cut": good[:11],
+        "no entries": good[:14],
+        "empty": b"",
+        "header alone": b"Exif\0\0",
+        "beyond its end": good[:10] + b"\xff\xff\xff\xff" + good[14:],
+        "a folder beyond its end": good[:14] + struct.pack(">HHHII", 1, 0x8769, 4, 1, 0xFFFFFFF0) + b"\0\0\0\0",
+        "an odd type": good[:14] + struct.pack(">HHHII", 1, 0x0112, 2, 4, 0x61626300) + b"\0\0\0\0",
+    }[broken]
+
+
+BROKEN_EXIF = [
+    "text",
+    "cut",
+    "no entries",
+    "empty",
+    "header alone",
+    "beyond its end",
+    "a folder beyond its end",
+    "an odd type",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
+@pytest.mark.parametrize("broken", BROKEN_EXIF)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_stops_no_whole_picture(kind: str, broken: str) -> None:
+    data = encoded(picture(), kind, exif=exif_of(broken=broken))
+    assert np.array_equal(decode(data, SPEC, "x"), decode(encoded(picture(), kind), SPEC, "x"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize(
+    "entry", [(4, 1, 0xFFFFFFF0), (4, 1, 0), (4, 1, 9), (2, 4, 0x616263), (5, 1, 0xFFFFFFF0), (4, 9999, 8), (99, 1, 8)]
+)
+@pytest.mark.parametrize("tag", [0x8769, 0x8825, 0xA005])
+def test_broken_exif_stops_no_whole_tiff(tag: int, entry: tuple[int, int, int], compression: str) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[tag - 1], tags.tagtype[tag - 1] = 77, 4
+    data = encoded(picture(), "TIFF", compression=compression, tiffinfo=tags)
+    written = struct.pack("<HHII", tag - 1, 4, 1, 77)
+    assert data.count(written) == 1
+    data = data.replace(written, struct.pack("<HHII", tag, *entry))
+    assert np.array_equal(decode(data, SPEC, "x"), decode(FILES["TIFF"], SPEC, "x"))
+
+
+def with_chunks(png: bytes, *chunks: bytes, at: str) -> bytes:
+    """Return a PNG file with further chunks before its pixels or behind them."""
+    place = png.index(b"IDAT") - 4 if at == "before" else png.index(b"IEND") - 4
+    return png[:place] + b"".join(chunks) + png[place:]
+
+
+LONG_TEXT = zlib.compress(b"a" * 3_000_000)
+ODD_CHUNKS = {
+    "long zTXt": [chunk(b"zTXt", b"Comment\0\0" + LONG_TEXT)],
+    "long iTXt": [chunk(b"iTXt", b"Comment\0\1\0\0\0" + LONG_TEXT)],
+    "long profile": [chunk(b"iCCP", b"icc\0\0" + LONG_TEXT)],
+    "100 MB of text": [chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 1_000_000))] * 100,
+    "unknown compression": [chunk(b"zTXt", b"Comment\0\7" + LONG_TEXT[:50]), chunk(b"iCCP", b"icc\0\7abc")],
+    "short gAMA": [chunk(b"gAMA", b"\0")],
+    "wrong checksum": [chunk(b"tEXt", b"Comment\0x")[:-1] + b"?"],
+    "broken raw profile": [chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  4\nnothex\n")],
+    "exif that is text": [chunk(b"eXIf", b"b'MM'")],
+}
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+@pytest.mark.parametrize("odd", ODD_CHUNKS)
+def test_odd_texts_stop_no_whole_picture(odd: str, at: str) -> None:
+    data = with_chunks(FILES["PNG"], *ODD_CHUNKS[odd], at=at)
+    assert np.array_equal(decode(data, SPEC, "x"), decode(FILES["PNG"], SPEC, "x"))
+    with opened(data, "x") as image:
+        assert image.size == (40, 20)
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+@pytest.mark.parametrize(
+    "chunks", [[chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>' + b" " * 5000)]]
+)
+def test_a_picture_is_turned_by_what_its_texts_say(chunks: list[bytes], at: str) -> None:
+    stored = encoded(picture().transpose(UNDO[6]))
+    assert np.array_equal(decode(with_chunks(stored, *chunks, at=at), SPEC, "x"), decode(FILES["PNG"], SPEC, "x"))
 
 
 def test_pictures_are_upright_in_training_and_in_captioning_alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -11,12 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from children import child, exit_code, img2seq, wait_until
 
 from img2seq.config.load import ConfigFiles, load
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
-from img2seq.run.folder import RunFolder
+from img2seq.run.folder import RunFolder, read_json
+from img2seq.training.distributed import joined
 from img2seq.training.interruption import Interrupted
 from img2seq.training.loop import train
 
@@ -146,3 +149,22 @@ def test_an_error_of_the_first_process_ends_the_others_without_a_word(tiny: Path
     assert "003.png" in agent.stderr
     assert "[rank" not in agent.stderr
     assert not (tiny / "run").exists()
+
+
+def sum_without_a_group_for_the_cpu(rank: int, folder: Path) -> None:
+    """Be one of two processes of a program that has made a group for GPUs alone, as NCCL is."""
+    dist.init_process_group("cuda:gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    with joined("cuda") as world:
+        found = [world.sum(rank + 0.5), world.largest(rank), world.from_first(lambda: 7)]
+        world.check_same("numbers", 1)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def test_numbers_are_exchanged_where_a_program_has_a_group_for_gpus_alone(tmp_path: Path) -> None:
+    with (
+        child(sum_without_a_group_for_the_cpu, 0, tmp_path),
+        child(sum_without_a_group_for_the_cpu, 1, tmp_path) as last,
+    ):
+        assert exit_code(last) == 0
+    assert [read_json(tmp_path / f"{rank}.json") for rank in (0, 1)] == [[2.0, 1, 7]] * 2

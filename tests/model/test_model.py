@@ -17,6 +17,7 @@ from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ModelError
 from img2seq.model.attention import PackedAttention
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.check_encoder import check_encoder, check_name, unseen_border
 from img2seq.model.cpu import attention_products
 from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
@@ -85,6 +86,30 @@ def attend(q: Tensor, k: Tensor, v: Tensor, n_heads: int, mask: Tensor) -> Tenso
     for qh, kh, vh in zip(q.chunk(n_heads, 1), k.chunk(n_heads, 1), v.chunk(n_heads, 1), strict=True):
         heads.append(torch.softmax(qh @ kh.T / qh.shape[1] ** 0.5 + mask, dim=1) @ vh)
     return torch.cat(heads, dim=1)
+
+
+def test_batches_go_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[Tensor] = []
+    copied: list[tuple[Tensor, Any]] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    def to(tensor: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
+        copied.append((tensor, (device, non_blocking)))
+        return tensor
+
+    batch = collate(("a",), [[([1, 2], [2, 3], 0)]], pixels={"photo": torch.zeros(1, 3, 8, 8)})
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", to)
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        pinned.clear()
+        copied.clear()
+        pack(batch, device)
+        assert len(copied) == 8
+        assert [how for _, how in copied] == [(device, True)] * 8
+        assert len(pinned) == (8 if device.type == "cuda" else 0)
 
 
 def test_long_rows_go_to_the_fused_kernel(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +224,92 @@ def test_pixels_are_normalised_by_mean_and_std() -> None:
 
 def test_unknown_encoders_and_options_are_one_error() -> None:
     with pytest.raises(ModelError, match="Did you mean 'resnet18'"):
+        check_name("resnet188")
+    with pytest.raises(ModelError, match="model_type: resnet188 cannot be built"):
         encoder("resnet188")
     with pytest.raises(ModelError, match="model_init_config"):
         encoder("test_resnet", options={"no_such_option": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options", "reason"),
+    [
+        ("coat_tiny", 64, {}, "found a list of 3"),
+        ("test_resnet", 32, {"output_stride": 4}, "AssertionError"),  # without a text
+        ("halonet26t", 64, {}, "of 64 x 64 pixels: AssertionError"),
+    ],
+)
+def test_an_encoder_that_cannot_be_used_is_one_error(
+    name: str, size: int, options: dict[str, Any], reason: str
+) -> None:
+    for build in (
+        lambda: encoder(name, size, options=options),
+        lambda: check_encoder(name, height=size, width=size, channels=3, options=options),
+    ):
+        with pytest.raises(ModelError, match=rf"model_type: {name} c.*{reason}"):
+            build()
+
+
+def test_a_tag_is_looked_for_as_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def in_cache(repository: str, file: str) -> None:
+        asked.append(repository)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", in_cache)
+    for name in ("resnet18.fb_swsl_ig1b_ft_in1k", "resnet18"):
+        with pytest.raises(ModelError, match=f"the pretrained weights of {name} cannot be fetched"):
+            encoder(name, create=from_hub)
+    assert list(dict.fromkeys(asked)) == ["timm/resnet18.fb_swsl_ig1b_ft_in1k", "timm/resnet18.a1_in1k"]
+    with pytest.raises(ModelError, match=r"no weights named 'resnet18.a1_in2k'. Did you mean 'resnet18.a1_in1k'"):
+        encoder("resnet18.a1_in2k", create=from_hub)
+    with pytest.raises(ModelError, match=r"model_type: resnet18.a1_in2k cannot be built"):
+        encoder("resnet18.a1_in2k")
+
+
+@pytest.mark.parametrize(("channels", "name"), [(1, "test_resnet"), (4, "test_resnet"), (1, "test_vit")])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_pretrained_weights_of_colours_are_made_to_fit_other_channels(
+    channels: int, name: str, renamed: bool, tmp_path: Path
+) -> None:
+    source = encoder(name)
+    torch.save(
+        {("other." if renamed else "") + k: v for k, v in source.backbone.state_dict().items()}, tmp_path / "w.pth"
+    )
+    of_channels: dict[str, Any] = {"mean": [0.5] * channels, "std": [0.25] * channels}
+    loaded = ImageEncoder(name, height=32, width=32, **of_channels, create=from_file(str(tmp_path / "w.pth")))
+    pixels = torch.randint(0, 255, (2, 1, 32, 32), dtype=torch.uint8)
+    if channels == 1:  # gray is seen as the same value in every channel
+        expected = source.eval()(pixels.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(loaded.eval()(pixels), expected, atol=1e-4, rtol=1e-4)
+    else:
+        assert loaded.eval()(pixels.expand(-1, channels, -1, -1)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "unseen"),
+    [
+        ("vit_tiny_patch16_224", 60, (12, 12)),
+        ("test_vit", 32, (0, 0)),
+        ("convnext_atto", 60, (0, 0)),
+        ("resnet18", 61, (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_of_a_picture_is_never_seen_is_measured(
+    name: str, size: int, unseen: tuple[int, int], frozen: bool
+) -> None:
+    one = encoder(name, size, frozen=frozen).train()
+    before, state = one.training, torch.random.get_rng_state()
+    assert unseen_border(one) == unseen
+    assert (one.training, torch.equal(state, torch.random.get_rng_state())) == (before, True)
+    assert all(p.grad is None for p in one.parameters())
+    pixels = torch.randint(0, 255, (1, 3, size, size), dtype=torch.uint8)
+    blanked = pixels.clone()
+    blanked[:, :, size - unseen[0] :] = 0
+    blanked[..., size - unseen[1] :] = 0
+    assert torch.equal(one.eval()(pixels), one(blanked))
 
 
 def test_the_hub_out_of_reach_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from img2seq.data.image import from_any
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import ConfigError, ModelError
-from img2seq.model.encoder import check_name
+from img2seq.model.check_encoder import check_name
 from img2seq.model.foreign_weights import read_any_shapes
 
 

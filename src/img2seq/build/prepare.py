@@ -29,6 +29,7 @@ from img2seq.data.split import configured_split, joint_contents, read_ids
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.check_encoder import unseen_border
 from img2seq.model.cpu.convolution import replace_convolutions
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
@@ -61,6 +62,8 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     """
     basic = config.globals.basic_experiment
     device = choose_device(basic.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.globals.accelerator.tf32 else "highest")
     check_before_reading(config, is_new=previous is None)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     captions, tables, files, report = _read_data(config, held_out, announce)
@@ -92,6 +95,8 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     torch.manual_seed(seed_of("weights", basic.seed))
     create_of = pretrained if previous is None else without_pretrained
     model = speed_up(build_model(config.inputs, config.output, facts, create_of=create_of)).to(device)
+    if previous is None:
+        warn_of_borders(model, announce)
     options = config.globals.model
     if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
         strict = options.strict_pretrained_loading or previous is not None
@@ -116,6 +121,19 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report, data)
 
 
+def warn_of_borders(model: CaptionModel, announce: Announcer) -> None:
+    """Say which rows and columns of the images an encoder never looks at."""
+    for name in model.encoders:
+        encoder = model.encoder(name)
+        rows, columns = unseen_border(encoder)
+        if rows or columns:
+            height, width = encoder.size
+            announce.warn(
+                f"inputs.{name}: this encoder never sees the last {rows} of {height} rows and {columns} of {width} columns: they do not "
+                f"fill a patch; with size: [{height - rows}, {width - columns}] the whole picture is seen"
+            )
+
+
 def _digest(data: object) -> str:
     return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
@@ -138,9 +156,9 @@ def _read_data(
     files: dict[str, dict[str, Path]] = {}
     for entry in config.inputs:
         name, folder = entry.name, entry.input_info.input_source
-        files[name], without_caption = match_images(captions, folder, name, problems)
-        if without_caption:
-            announce.say(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
+        files[name], notes = match_images(captions, folder, name, problems)
+        for note in notes:
+            announce.say(note)
         spec = ImageSpec.of(entry.input_type_info)
         with announce.bar(f"reading {name}", len(files[name])) as advance:
             tables[name] = cache_pixels(

@@ -128,6 +128,7 @@ class DataPreparation(Section):
 class Accelerator(Section):
     hardware: str = neutral("auto", "`basic_experiment.device` chooses the hardware.")
     precision: Literal["32", 32, "32-true", "bf16-mixed", "16-mixed", "fp16-mixed"] = Field("32-true", description="32 or 32-true: single precision. bf16-mixed: matrix products in bfloat16 (on GPUs that have it; slower on most CPUs). 16-mixed or fp16-mixed: in float16, with the loss scaled so that small gradients are not lost; a step whose gradient overflows is passed over and the scale halved.")
+    tf32: bool = Field(True, description="Ours. On NVIDIA GPUs, multiply matrices of single precision in TF32: faster, with mantissas of 10 bits in place of 23. Convolutions are torch's own choice.")
     strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How the processes that torchrun starts hold the model. auto or ddp: each whole, gradients are averaged (DistributedDataParallel). fsdp: each a part of weights, gradients and optimiser state (FSDP2). One process needs neither.")
     devices: int | list[int] | str = neutral("auto", "`torchrun --nproc-per-node` decides how many processes there are, and each takes a device.")
     num_nodes: int = neutral(1, "`torchrun --nnodes` decides how many machines take part.")

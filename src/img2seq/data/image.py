@@ -1,7 +1,7 @@
 """The one door through which every image passes: training, evaluation, captioning and serving alike.
 
 Rules, by what a file holds (docs/data.md repeats them):
-    orientation   turned upright by its EXIF tag
+    orientation   turned upright by its EXIF tag; as it is where that cannot be read
     alpha         laid over white (RGBA, LA, palettes and colours with transparency); kept for mode RGBA
     16-bit gray   scaled to 8 bits (value / 257), never clipped
     gray          the same value in every channel
@@ -13,15 +13,17 @@ Rules, by what a file holds (docs/data.md repeats them):
 from __future__ import annotations
 
 import io
+import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
@@ -32,6 +34,10 @@ EXTENSIONS = frozenset(
 )
 BAND_PIXELS = 1 << 18
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNKS = re.compile(rb"[A-Z]|tRNS|eXIf|acTL|fcTL|fdAT|(tEXt|zTXt|iTXt)(Raw profile type exif|XML:com.adobe.xmp)")
+TURNS: dict[Any, int] = dict(enumerate((0, 3, 1, 5, 4, 6, 2), 2))  # EXIF orientation: `Image.Transpose` that undoes it
+BILINEAR = Image.Resampling.BILINEAR
 RULES_VERSION = 1  # part of every cache key: raise it when the same file would give other pixels
 
 Pixels = NDArray[np.uint8]
@@ -74,7 +80,7 @@ def read_bytes(path: str | Path, spec: ImageSpec) -> bytes:
     try:
         size = path.stat().st_size
         if size > spec.max_bytes:
-            raise DataError(f"{path}: expected at most {spec.max_bytes:,} bytes, found {size:,}")
+            raise DataError(f"{path}: expected at most {spec.max_bytes:,} bytes (max_bytes), found {size:,}")
         if size == 0:
             raise DataError(f"{path}: expected an image, found an empty file")
         return path.read_bytes()
@@ -88,13 +94,48 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
     Raises:
         DataError: naming the image, if it is broken, too large or of a kind that is refused.
     """
-    with _one_error(name), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+    with opened(data, name) as image:
         _check_size(image, spec, name)
         target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
         # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
         side = 2 * max(target[0], target[1])
         image.draft(None, (side, side))
         return to_pixels(image, spec, name)
+
+
+@contextmanager
+def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Open an image file's bytes; whatever goes wrong then and inside is one DataError that names the image."""
+    with _one_error(name):
+        with _without_pillows_limit():
+            image = Image.open(io.BytesIO(_without_metadata(data)), formats=IMAGE_FORMATS)
+        with image:
+            yield image
+
+
+_PILLOWS_LIMIT = threading.Lock()
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Take away Pillow's limit on pixels for a moment: it has one for the whole process, and here each input has its own."""
+    with _PILLOWS_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """Return a PNG file without what does not decide its pixels: Pillow refuses a picture whose texts are long or broken."""
+    kept, place = [data[:8]], 8
+    while data.startswith(PNG_MAGIC) and place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        if PNG_CHUNKS.match(data, place + 4):
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept) if place > 8 else data
 
 
 @contextmanager
@@ -110,35 +151,30 @@ def _one_error(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an image file says of itself: its format, Pillow's mode, and its sides in pixels before it is turned upright."""
-
-    format: str
-    mode: str
-    width: int
-    height: int
-
-
-def read_header(data: bytes, name: str) -> Header:
-    """Return what an image file's bytes declare, without decoding them. Raises DataError for other bytes."""
-    with _one_error(name), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-        return Header(str(image.format), image.mode, *image.size)
-
-
 def to_pixels(image: Image.Image, spec: ImageSpec, name: str = "image") -> Pixels:
     """Turn an opened image upright, convert it to the spec's mode and resize it to the spec's stored shape."""
     _check_size(image, spec, name)
-    upright = ImageOps.exif_transpose(image)
-    converted = convert(upright, spec.mode, name)
+    converted = convert(upright(image), spec.mode, name)
     height, width, channels = spec.stored_shape
     if spec.resize_approach == "centercrop":
         large_height, large_width = spec._with_margin()
         top, left = (large_height - height) // 2, (large_width - width) // 2
-        resized = _resize(converted, large_height, large_width).crop((left, top, left + width, top + height))
+        resized = converted.resize((large_width, large_height), BILINEAR).crop((left, top, left + width, top + height))
     else:
-        resized = _resize(converted, height, width)
+        resized = converted.resize((width, height), BILINEAR)
     return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF tag says; with EXIF data that cannot be read the picture is whole all the same."""
+    is_small = image.width * image.height <= (Image.MAX_IMAGE_PIXELS or 0)
+    with nullcontext() if is_small else _without_pillows_limit():
+        image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(Image.Transpose(turn))
 
 
 def convert(image: Image.Image, mode: Literal["RGB", "L", "RGBA"], name: str = "image") -> Image.Image:
@@ -179,16 +215,9 @@ _KNOWN_MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "La",
 
 def _check_size(image: Image.Image, spec: ImageSpec, name: str) -> None:
     width, height = image.size
-    if width * height > spec.max_pixels:
-        raise DataError(
-            f"{name}: expected at most {spec.max_pixels:,} pixels, found {width} x {height} = {width * height:,}"
-        )
-    if width < 1 or height < 1:
-        raise DataError(f"{name}: expected an image, found {width} x {height} pixels")
-
-
-def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+    if not 1 <= width * height <= spec.max_pixels:
+        found = f"{width} x {height} = {width * height:,}"
+        raise DataError(f"{name}: expected 1 to {spec.max_pixels:,} pixels (max_pixels), found {found}")
 
 
 def from_any(source: Any, spec: ImageSpec) -> Pixels:
@@ -204,17 +233,13 @@ def from_any(source: Any, spec: ImageSpec) -> Pixels:
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
         if not 0 < len(data) <= spec.max_bytes:
-            raise DataError(f"image: expected 1 to {spec.max_bytes:,} bytes, found {len(data):,}")
+            raise DataError(f"image: expected 1 to {spec.max_bytes:,} bytes (max_bytes), found {len(data):,}")
         return decode(data, spec, "image")
     if isinstance(source, Image.Image):
         with _one_error("image"):  # an opened file may be decoded only now
             return to_pixels(source, spec)
     if isinstance(source, np.ndarray):
-        if (
-            source.dtype != np.uint8
-            or source.ndim not in (2, 3)
-            or (source.ndim == 3 and source.shape[2] not in (3, 4))
-        ):
+        if source.dtype != np.uint8 or (source.ndim != 2 and source.shape[2:] not in ((3,), (4,))):
             raise DataError(
                 f"image: expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), found {source.dtype} {source.shape}"
             )

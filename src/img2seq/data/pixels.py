@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
-from img2seq.data.row_store import RowStore, content_key
+from img2seq.data.row_store import FileState, RowStore, content_key, file_state
 from img2seq.errors import DataError
 
 CHUNK = 256  # images decoded between two commits to the cache
@@ -57,6 +57,14 @@ class PixelTable:
         return counts
 
 
+class _Read(NamedTuple):
+    """A file that was read: its pixels where the store has none of its content, its state where it stood still meanwhile."""
+
+    content: str
+    pixels: Pixels | None
+    state: FileState | None
+
+
 def cache_pixels(
     files: Mapping[str, Path], spec: ImageSpec, cache_folder: Path, *, workers: int, progress: Progress | None = None
 ) -> PixelTable:
@@ -66,32 +74,40 @@ def cache_pixels(
     """
     store = RowStore(cache_folder / f"pixels-{spec.key}", spec.stored_shape, np.uint8)
     ids, problems = list(files), {}
-    known = dict(zip(ids, store.contents_of([files[i] for i in ids]), strict=True))
+    known = dict(zip(ids, store.contents_of([file_state(files[i]) for i in ids]), strict=True))
     rows = store.rows_of([content or "" for content in known.values()])
     content_of = {i: content for (i, content), row in zip(known.items(), rows, strict=True) if content and row >= 0}
     if progress:
         progress(len(content_of))
-
-    def read(image_id: str) -> tuple[str, str, Pixels | DataError]:
-        try:
-            data = read_bytes(files[image_id], spec)
-            return image_id, content_key(data), decode(data, spec, str(files[image_id]))
-        except DataError as error:
-            return image_id, "", error
-
     unread = [i for i in ids if i not in content_of]
+    stored = store.contents() if unread else set()
+
+    def read(image_id: str) -> _Read | DataError:
+        path = files[image_id]
+        try:
+            before = file_state(path)
+            data = read_bytes(path, spec)
+            content = content_key(data)
+            pixels = None if content in stored else decode(data, spec, str(path))
+        except DataError as error:
+            return error
+        return _Read(content, pixels, before if before == file_state(path) else None)
+
     for start in range(0, len(unread), CHUNK):
         chunk = unread[start : start + CHUNK]
         fresh: dict[str, NDArray[np.generic]] = {}
-        contents: dict[Path, str] = {}
-        for image_id, content, pixels in map_in_threads(read, chunk, workers):
-            if isinstance(pixels, DataError):
-                problems[image_id] = str(pixels)
-            else:
-                fresh[content] = pixels
-                contents[files[image_id]] = content_of[image_id] = content
+        seen: dict[FileState, str] = {}
+        for image_id, found in zip(chunk, map_in_threads(read, chunk, workers), strict=True):
+            if isinstance(found, DataError):
+                problems[image_id] = str(found)
+                continue
+            content_of[image_id] = found.content
+            if found.pixels is not None:
+                fresh[found.content] = found.pixels
+            if found.state is not None:
+                seen[found.state] = found.content
         store.add(fresh)
-        store.remember_files(contents)
+        store.remember(seen)
         if progress:
             progress(len(chunk))
     ordered = list(content_of)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from img2seq.config.globals import BasicExperiment
 from img2seq.data.image import EXTENSIONS
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, did_you_mean, listed, shown
+
+# Files that a person takes for pictures and that are not read: counted, never passed over in silence.
+NOT_READ = frozenset(
+    (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".ico", ".tga", ".exr", ".hdr", ".eps", ".pdf",
+     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
+)  # fmt: skip
 
 
 @dataclass
@@ -56,8 +62,11 @@ class FoundImages:
     refused: list[str]
 
 
-def find_images(folder: str | Path) -> FoundImages:
+def find_images(folder: str | Path, captioned: Collection[str] = ()) -> FoundImages:
     """Return the image files of a folder and its subfolders.
+
+    An ID is the file's name without the extension, or with the folders before it (a/x) where several files have that name, or
+    where captions name it so.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -69,21 +78,34 @@ def find_images(folder: str | Path) -> FoundImages:
         raise DataError(
             f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}"
         )
-    found = FoundImages({}, [], [])
+    found, paths = FoundImages({}, [], []), []
     for path in images_below(folder):
         if not is_utf8(str(path)):
             found.refused.append(f"{os.fsencode(path)!r} has a name that is not UTF-8")
-            continue
-        if path.is_symlink() and (where := _leads_astray(path, folder)):
+        elif path.is_symlink() and (where := _leads_astray(path, folder)):
             found.refused.append(f"{path} is a link that leads {where}")
-            continue
-        first = found.files.setdefault(image_id_of(path.name), path)
+        else:
+            paths.append(path)
+    for image_id, path in zip(file_ids([path.relative_to(folder) for path in paths], captioned), paths, strict=True):
+        first = found.files.setdefault(image_id, path)
         if first != path:
-            found.clashes.append(f"{image_id_of(path.name)}: {first} and {path}")
+            found.clashes.append(f"{image_id}: {first} and {path}")
     if not found.files:
         why = f" that can be read:\n{listed(found.refused)}" if found.refused else ""
-        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found none{why}")
+        others = unread_pictures(folder) or "none"
+        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found {others}{why}")
     return found
+
+
+def file_ids(paths: Sequence[Path], captioned: Collection[str] = ()) -> list[str]:
+    """Return the ID of each file of a folder, as `find_images` gives it; paths are relative to the folder."""
+    short = [image_id_of(path.name) for path in paths]
+    long = [image_id_of(path.as_posix()) for path in paths]
+    count = Counter(short)
+    return [
+        with_folder if count[name] > 1 or with_folder in captioned else name
+        for name, with_folder in zip(short, long, strict=True)
+    ]
 
 
 def _leads_astray(link: Path, folder: Path) -> str:
@@ -105,6 +127,12 @@ def images_below(folder: str | Path) -> Iterator[Path]:
                 yield here / name
 
 
+def unread_pictures(folder: str | Path) -> str:
+    """Return how many pictures of kinds that are not read stand in a folder and its subfolders, as "2 .heic, 1 .svg"; "" for none."""
+    endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names if name[:1] != ".")
+    return ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common() if ending in NOT_READ)
+
+
 def files_by_captioned_id(files: Mapping[str, Path], captioned: Collection[str]) -> dict[str, Path]:
     """Return files by the IDs that captions have for them.
 
@@ -119,24 +147,40 @@ def files_by_captioned_id(files: Mapping[str, Path], captioned: Collection[str])
     return found
 
 
+def missing_images(captioned: Iterable[str], files: Collection[str]) -> list[str]:
+    """Return a line for each captioned ID that has no file: the ID, and those of several files that have this name."""
+    alike: dict[str, list[str]] = {}
+    for image_id in files:
+        if "/" in image_id:
+            alike.setdefault(PurePosixPath(image_id).name, []).append(image_id)
+    return [
+        f"{i} (several files have this name: {', '.join(alike[i][:3])})" if i in alike else i
+        for i in captioned
+        if i not in files
+    ]
+
+
 def match_images(
     captions: Mapping[str, Sequence[str]], folder: str | Path, input_name: str, problems: Problems
-) -> tuple[dict[str, Path], int]:
-    """Return the image file of every captioned ID, and how many images have no caption."""
-    images = find_images(folder)
+) -> tuple[dict[str, Path], list[str]]:
+    """Return the image file of every captioned ID, and what else to say of the folder: images without a caption, or not read."""
+    images = find_images(folder, captions)
     found = files_by_captioned_id(images.files, captions)
     problems.add(f"ID(s) of input {input_name} are claimed by two files", images.clashes)
     problems.add(f"file(s) in {folder} are not read", images.refused)
-    missing = [image_id for image_id in captions if image_id not in found]
+    missing = missing_images(captions, found)
     if len(missing) == len(captions):
         example, some = next(iter(captions)), next(iter(found.values()))
         raise DataError(
             f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {shown(example)}, an image is {some.name!r}"
         )
     problems.add(f"ID(s) with captions have no image in {folder}", missing)
-    return {image_id: found[image_id] for image_id in captions if image_id in found}, len(found) - len(captions) + len(
-        missing
-    )
+    notes = []
+    if without_caption := len(found) - len(captions) + len(missing):
+        notes.append(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
+    if unread := unread_pictures(folder):
+        notes.append(f"{folder}: pictures of kinds that are not read: {unread}")
+    return {image_id: found[image_id] for image_id in captions if image_id in found}, notes
 
 
 def check_broken_share(broken: Mapping[str, str], n_images: int, basic: BasicExperiment) -> None:

@@ -1,10 +1,10 @@
 """Rows of numbers on disk, one for each image content: decoded pixels, and a frozen encoder's features.
 
 A store is a folder with `rows.bin`, fixed-size rows one after the other, mapped into memory for reading, and
-`index.sqlite`, which says which content (SHA-256 of the file) is in which row, and which content a file had
-when its size and time of change were last seen. Rows are written before the index that names them, inside
-one locking transaction, so a killed writer leaves only bytes that the next one overwrites, and several runs
-may fill one store at a time.
+`index.sqlite`, which says which content (SHA-256 of the file) is in which row. Content alone decides which row an image has;
+so that files need not be hashed in every run, the index also has the content of each file as it was last seen (`file_state`).
+Rows are written before the index that names them, inside one locking transaction, so a killed writer leaves only bytes that
+the next one overwrites, and several runs may fill one store at a time. A full store may be read-only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,18 +23,42 @@ from numpy.typing import NDArray
 from img2seq.errors import DataError
 
 LOCK_TIMEOUT_S = 600
+SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system (FAT): a younger file may change and look the same
+
+FileState = tuple[bytes, str]  # a file's absolute path; device, inode, size and times of change, in ns
 
 
 def default_cache_folder() -> Path:
-    """Return $IMG2SEQ_CACHE, else img2seq in the user's cache folder."""
+    """Return $IMG2SEQ_CACHE, else img2seq in the user's cache folder.
+
+    Raises:
+        DataError: if the user has none: a user id without a name, as containers run with.
+    """
     if folder := os.environ.get("IMG2SEQ_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "img2seq"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "img2seq"
+    except RuntimeError as error:
+        raise DataError(
+            "this user has no home folder to keep a cache in; set basic_experiment.cache_folder or IMG2SEQ_CACHE"
+        ) from error
 
 
 def content_key(data: bytes) -> str:
     """Return the SHA-256 of a file's bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_state(path: Path) -> FileState | None:
+    """Return what is equal as long as a file has not changed, None where it cannot be seen or changed just now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
+        return None
+    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return os.fsencode(path.absolute()), " ".join(map(str, parts))
 
 
 class RowStore:
@@ -49,17 +74,27 @@ class RowStore:
         self.folder, self.shape, self.dtype = folder, shape, np.dtype(dtype)
         self.row_bytes = int(np.prod(shape)) * self.dtype.itemsize
         with self._index() as index:
-            index.execute("CREATE TABLE IF NOT EXISTS rows (content TEXT PRIMARY KEY, row INTEGER NOT NULL UNIQUE)")
-            index.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content TEXT)"
-            )
+            if self._may_write:
+                index.execute("CREATE TABLE IF NOT EXISTS rows (content TEXT PRIMARY KEY, row INTEGER NOT NULL UNIQUE)")
+                # the table `files` of the first versions took files of one relative path for the same
+                index.execute("CREATE TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, state TEXT, content TEXT)")
+            self._has_seen = bool(index.execute("SELECT 1 FROM sqlite_master WHERE name = 'seen'").fetchone())
+
+    @property
+    def _may_write(self) -> bool:
+        """Tell whether this process may change what is there: on a read-only disk not even root may."""
+        index = self.folder / "index.sqlite"
+        return all(os.access(path, os.W_OK) for path in (self.folder, index) if path.exists())
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
         path = self.folder / "index.sqlite"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as connection:
+            address = f"{path.absolute().as_uri()}?mode={'rwc' if self._may_write else 'ro'}"
+            with closing(
+                sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+            ) as connection:
                 yield connection
         except (OSError, sqlite3.Error) as error:
             raise DataError(
@@ -67,28 +102,27 @@ class RowStore:
                 "basic_experiment.cache_folder or IMG2SEQ_CACHE"
             ) from error
 
-    def contents_of(self, paths: Sequence[Path]) -> list[str | None]:
-        """Return the content key each file had when it was last read, or None if it is new or has changed."""
+    def contents_of(self, states: Sequence[FileState | None]) -> list[str | None]:
+        """Return the content key of each file that was seen in this state before, None for the others."""
+        if not self._has_seen:
+            return [None] * len(states)
         with self._index() as index:
-            known = {
-                path: (size, changed, content) for path, size, changed, content in index.execute("SELECT * FROM files")
-            }
-        keys: list[str | None] = []
-        for path in paths:
-            status = path.stat()
-            size, changed, content = known.get(str(path), (None, None, None))
-            keys.append(content if (size, changed) == (status.st_size, status.st_mtime_ns) else None)
-        return keys
+            known = {(path, state): content for path, state, content in index.execute("SELECT * FROM seen")}
+        return [known.get(state) if state is not None else None for state in states]
 
-    def remember_files(self, contents: dict[Path, str]) -> None:
-        """Note the content key of files as they are now."""
-        entries = [
-            (str(path), path.stat().st_size, path.stat().st_mtime_ns, content) for path, content in contents.items()
-        ]
+    def remember(self, contents: Mapping[FileState, str]) -> None:
+        """Note the content key of files in their states, where this store may be written."""
+        if contents and self._has_seen and self._may_write:
+            with self._index() as index:
+                index.execute("BEGIN IMMEDIATE")
+                entries = [(*state, content) for state, content in contents.items()]
+                index.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", entries)
+                index.execute("COMMIT")
+
+    def contents(self) -> set[str]:
+        """Return the content keys of all rows."""
         with self._index() as index:
-            index.execute("BEGIN IMMEDIATE")
-            index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", entries)
-            index.execute("COMMIT")
+            return {content for (content,) in index.execute("SELECT content FROM rows")}
 
     def rows_of(self, contents: Sequence[str]) -> NDArray[np.int64]:
         """Return the row number of each content, -1 where there is none."""
@@ -100,8 +134,14 @@ class RowStore:
         """Append rows by content key; contents that another process has added meanwhile are left as they are.
 
         Raises:
-            DataError: when the disk is full, with the bytes needed.
+            DataError: when the disk is full, with the bytes needed, or the store is read-only.
         """
+        if not rows:
+            return
+        if not self._may_write:
+            raise DataError(
+                f"{self.folder}: the cache is read-only and lacks {len(rows):,} images or more; set basic_experiment.cache_folder or IMG2SEQ_CACHE"
+            )
         with self._index() as index:
             index.execute("BEGIN IMMEDIATE")  # from here to COMMIT this process alone writes
             first = index.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
@@ -112,8 +152,8 @@ class RowStore:
             }
             new = {content: row for content, row in rows.items() if content not in known}
             try:
-                descriptor = os.open(self.folder / "rows.bin", os.O_RDWR | os.O_CREAT, 0o644)
-                with os.fdopen(descriptor, "r+b") as file:
+                (self.folder / "rows.bin").touch()
+                with (self.folder / "rows.bin").open("r+b") as file:
                     file.seek(first * self.row_bytes)
                     for row in new.values():
                         if row.shape != self.shape or row.dtype != self.dtype:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from img2seq.errors import ModelError, did_you_mean
+from img2seq.errors import ModelError
 from img2seq.model.cpu.dropout import Dropout
+from img2seq.model.weights import first_line
 
 CreateBackbone = Callable[[str, int, int, int, Mapping[str, Any]], nn.Module]  # as `create_backbone`
 
@@ -70,10 +71,13 @@ class ImageEncoder(nn.Module):
         x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features: Tensor = self.backbone.forward_features(x)  # type: ignore[operator]  # every timm model has it
-            return self._as_sequence(features)
+            return self._as_sequence(self.backbone.forward_features(x))  # type: ignore[operator]  # every timm model has it
 
     def _as_sequence(self, features: Tensor) -> Tensor:
+        if not isinstance(features, Tensor):
+            raise TypeError(
+                f"expected features as a map or a sequence, found a {type(features).__name__} of {len(features)}"
+            )
         if features.ndim == 4:  # (B, C, H, W), or (B, H, W, C) as Swin gives it
             if features.shape[1] != self.backbone.num_features:
                 features = features.permute(0, 3, 1, 2)
@@ -87,8 +91,8 @@ class ImageEncoder(nn.Module):
         blank = torch.zeros(1, channels, height, width, dtype=torch.uint8)
         try:
             features = self(blank)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # of all kinds: some hundred architectures
+            reason = first_line(error)
             raise ModelError(f"model_type: {name} cannot take images of {height} x {width} pixels: {reason}") from error
         self.train(training)
         if features.ndim != 3 or features.shape[1] == 0:
@@ -98,19 +102,11 @@ class ImageEncoder(nn.Module):
         return features.shape[1], features.shape[2]
 
 
-def _timm() -> Any:
+def timm_library() -> Any:
     """Return timm, which imports torchvision: only where an encoder is built."""
     import timm
 
     return timm
-
-
-def check_name(name: str) -> None:
-    """Raise ModelError, with the nearest name, unless timm has an encoder of this name."""
-    known = _timm().list_models()
-    if name not in known and name.partition(".")[0] not in known:
-        hint = did_you_mean(name, known) or " `timm.list_models()` prints all names."
-        raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
 
 
 def create_backbone(
@@ -129,24 +125,24 @@ def create_backbone(
     Raises:
         ModelError: for an unknown name or options it does not take.
     """
-    check_name(name)
-    config, options = pretrained_config(name), dict(options)
-    if config is not None and config.fixed_input_size:
-        options.setdefault("img_size", (height, width))
+    options = dict(options)
     try:
-        model: nn.Module = _timm().create_model(
+        config = pretrained_config(name)
+        if config is not None and config.fixed_input_size:
+            options.setdefault("img_size", (height, width))
+        model: nn.Module = timm_library().create_model(
             name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
         )
     except TypeError as error:
         raise ModelError(f"model_init_config: {name}: {str(error).split('.')[-1]}") from error
     except Exception as error:
-        raise ModelError(f"model_type: {name} cannot be built: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"model_type: {name} cannot be built: {first_line(error)}") from error
     return model
 
 
 def pretrained_config(name: str) -> Any:
     """Return what timm knows of a model's pretrained weights, or None."""
-    return _timm().models.get_pretrained_cfg(name.split(".")[0])
+    return timm_library().models.get_pretrained_cfg(name)
 
 
 class ContextProjection(nn.Module):

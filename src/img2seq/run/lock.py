@@ -4,11 +4,14 @@
 process that was given its number keeps the folder. The owner also holds a lock of the system's on the file, which ends with
 it: in another container of this host's name its number tells nothing. Where the owner was on another host nobody here can
 tell whether it lives, and the lock holds until somebody removes it.
+
+The package filelock, which torch brings, would lock a file as well, but names no owner, leaves its file behind, and in the
+versions that empty the file before they hold it would take the owner's name away.
 """
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import json
 import os
 import socket
@@ -18,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from img2seq.errors import RunError
 from img2seq.run.folder import RunFolder
@@ -81,6 +84,7 @@ def locked(run: RunFolder, warn: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
+                file.truncate(0)  # Windows cannot remove a file that is open
                 run.lock.unlink()
                 run.path.rmdir()  # only where it is empty: nothing was trained
 
@@ -99,8 +103,8 @@ def _opened_alone(path: Path) -> Iterator[TextIO]:
         with path.open("a+", encoding="utf-8", errors="replace") as file:
             file.seek(0)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                _take(file.fileno())
+            except (BlockingIOError, PermissionError):
                 owner = _parse(file.read()) or "another process"
                 raise RunError(f"{path.parent}: is being trained by {owner}; wait for it or stop it") from None
             except OSError:
@@ -108,6 +112,25 @@ def _opened_alone(path: Path) -> Iterator[TextIO]:
             if _is(path, file):
                 yield file
                 return
+
+
+def _take(descriptor: int) -> None:
+    """Take the system's lock on an open file. Raises BlockingIOError, on Windows PermissionError, where another process has it."""
+    try:
+        import fcntl
+    except ImportError:
+        _take_on_windows(descriptor)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _take_on_windows(descriptor: int) -> None:
+    """Lock a byte far behind the owner's name, which others can read all the same. Written and not run: there was no Windows."""
+    with suppress(ImportError):  # neither: the owner's name is still checked
+        msvcrt: Any = importlib.import_module("msvcrt")
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def _is(path: Path, file: TextIO) -> bool:
@@ -127,6 +150,8 @@ def _parse(text: str) -> Owner | None:
 
 def process_start(pid: int) -> str | None:
     """Return when a process started, as the system tells it, or None if no such process runs."""
+    if os.name == "nt":
+        return None  # there the lock on the file tells
     if not Path("/proc/self/stat").exists():  # no Linux
         done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return done.stdout.strip() or None

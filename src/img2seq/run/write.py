@@ -62,7 +62,13 @@ def remove_half_written(folder: Path) -> None:
 
 def to_disk(path: Path) -> None:
     """Return when what was written to a file, or into a folder, would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows syncs only what may be written
+    except PermissionError:
+        if is_folder:  # Windows opens none
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

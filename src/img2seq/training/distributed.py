@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -39,11 +39,13 @@ class World:
         rank: which of them this one is, from 0.
         size: how many there are.
         local_rank: the same as `rank` among those of one machine.
+        group: what carries numbers in the CPU's memory; None where the processes' own group does.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -63,7 +65,7 @@ class World:
         if self.size == 1:
             return values
         total = torch.from_numpy(values.copy())
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total.numpy()
 
     def largest(self, value: int) -> int:
@@ -71,7 +73,7 @@ class World:
         if self.size == 1:
             return value
         found = torch.tensor([value])
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
         return int(found)
 
     def from_first(self, function: Callable[[], int]) -> int:
@@ -122,7 +124,10 @@ def joined(device: str) -> Iterator[World]:
         RunError: in place of whatever the lower layers say when another process has died.
     """
     if dist.is_initialized():  # by the program that calls us
-        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
+        local_rank = int(os.environ.get("LOCAL_RANK", dist.get_rank()))
+        takes_cpu = dist.get_world_size() == 1 or "cpu:" in dist.get_backend_config()  # NCCL alone does not
+        group = None if takes_cpu else cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+        yield World(dist.get_rank(), dist.get_world_size(), local_rank, group)
         return
     if not all(name in os.environ for name in LAUNCHED) or int(os.environ["WORLD_SIZE"]) == 1:
         yield ALONE

@@ -307,7 +307,7 @@ class Trainer:
         rate = self._rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
-        nats = 0.0
+        losses: list[Tensor] = []
         for place, (batch, counts) in enumerate(zip(work.batches, work.counts, strict=True), 1):
             packed = self.objective.prepare(self.model, batch)
             is_last = place == len(work.batches)
@@ -315,14 +315,17 @@ class Trainer:
                 with self._autocast():
                     loss = self.loss(packed) * counts
                 self.scaler.scale(loss * world.size / work.n_tokens).backward()  # gradients are averaged over processes
-            nats += float(loss.detach())
-        nats = world.sum(nats)
+            losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         if optimization.gradient_noise:
             self._add_noise(step, optimization.gradient_noise)
         gradients = [p.grad for p in self.trained if p.grad is not None]
         total_norm = whole(torch.nn.utils.get_total_norm(gradients, foreach=True))
-        norm = float(total_norm)
+        *of_batches, norm = torch.stack([*losses, total_norm]).tolist()  # here a GPU is waited for, once a step
+        nats = 0.0
+        for of_batch in of_batches:  # not `sum`, which rounds otherwise since Python 3.12
+            nats += of_batch
+        nats = world.sum(nats)
         if 0 < optimization.gradient_clipping < norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.trained, optimization.gradient_clipping, total_norm, foreach=True)
         if not math.isfinite(nats) or not (math.isfinite(norm) or self.scaler.get_scale() > 1):

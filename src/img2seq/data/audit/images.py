@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2seq.data.audit.findings import Audit, counts, spread
-from img2seq.data.image import Header, ImageSpec, decode, read_bytes, read_header
+from img2seq.data.image import ImageSpec, decode, opened, read_bytes
 from img2seq.data.pixels import CHUNK, map_in_threads
-from img2seq.data.records import files_by_captioned_id, find_images
+from img2seq.data.records import files_by_captioned_id, find_images, missing_images, unread_pictures
 from img2seq.data.row_store import content_key
 from img2seq.data.split import equal_images
 from img2seq.errors import DataError
@@ -21,11 +21,21 @@ NARROWEST = 10  # times as long as wide
 
 
 @dataclass(frozen=True)
+class _Header:
+    """What an image file says of itself: its format, Pillow's mode, and its sides in pixels before it is turned upright."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class _Looked:
     image_id: str
     n_bytes: int
     content: str
-    header: Header | None
+    header: _Header | None
     problem: str
 
 
@@ -34,7 +44,8 @@ def _look(image_id: str, path: Path, spec: ImageSpec) -> _Looked:
     try:
         data = read_bytes(path, spec)
         n_bytes, content = len(data), content_key(data)
-        header = read_header(data, str(path))
+        with opened(data, str(path)) as image:
+            header = _Header(str(image.format), image.mode, *image.size)
         decode(data, spec, str(path))
     except DataError as error:
         return _Looked(image_id, n_bytes, content, header, str(error))
@@ -53,15 +64,17 @@ def check_images(
     """Return the content of each image that can be used, by ID."""
     files: dict[str, Path] = {}
     for folder in folders:
-        found = find_images(folder)
+        found = find_images(folder, captioned)
         clashes = [f"{i}: {files[i]} and {path}" for i, path in found.files.items() if i in files]
         audit.add("error", "id-clash", f"ID(s) in {folder} are claimed by two files", found.clashes + clashes)
         audit.add("error", "refused-file", f"file(s) in {folder} are not read", found.refused)
+        unread = unread_pictures(folder).split(", ")
+        audit.add("warning", "unread-picture", f"kind(s) of pictures in {folder} are not read", filter(None, unread))
         files = found.files | files
     files = files_by_captioned_id(files, captioned)
     where = ", ".join(map(str, folders))
     contents: dict[str, str] = {}
-    headers: dict[str, Header] = {}
+    headers: dict[str, _Header] = {}
     broken: dict[bool, list[str]] = {True: [], False: []}
     n_bytes = 0
     with announce.bar(f"checking {name}", len(files)) as advance:
@@ -77,10 +90,7 @@ def check_images(
     audit.add("error", "broken-image", f"image(s) in {where} cannot be used", broken[True])
     audit.add("warning", "broken-image-unused", f"image(s) without a caption in {where} cannot be used", broken[False])
     audit.add(
-        "error",
-        "missing-image",
-        f"ID(s) with captions have no image in {where}",
-        [i for i in captioned if i not in files],
+        "error", "missing-image", f"ID(s) with captions have no image in {where}", missing_images(captioned, files)
     )
     audit.add(
         "warning",
