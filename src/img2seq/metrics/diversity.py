@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from img2seq.errors import ScoreError
+from img2seq.errors import ScoreError, shown
 from img2seq.metrics.ptb import ptb_tokenize
 
 _ALARM_SHARE = 0.5
@@ -87,6 +87,6 @@ def _alarm(caption: str, times: int, images: int) -> str | None:
     if images < 2 or times <= _ALARM_SHARE * images:
         return None
     return (
-        f"{times:,} of {images:,} images get the same caption ({caption!r}): the model seems to ignore its images. "
+        f"{times:,} of {images:,} images get the same caption ({shown(caption)}): the model seems to ignore its images. "
         "Train longer, or look for a learning rate that is too high or pixels that are all alike."
     )

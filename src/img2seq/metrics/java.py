@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 INSTALL = "install img2seq[coco]"
+MOST_SAID = 300  # characters of a program's last words
 _LAST_WORDS_S = 5.0  # for a program that fails to say why
 _UTF_8 = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 
@@ -106,8 +107,8 @@ def spice(
     missing = [name for name in _SPICE_JARS if not (folder / "lib" / name).exists()]
     if missing:
         raise NotComputed(
-            f"SPICE needs {' and '.join(missing)} in {folder / 'lib'}; "
-            "pycocoevalcap.spice.get_stanford_models downloads them"
+            f"SPICE needs {' and '.join(missing)} in spice/lib of pycocoevalcap, "
+            "whose module spice.get_stanford_models downloads them"
         )
     rows = [
         {"image_id": place, "test": candidate, "refs": list(of_image)}
@@ -157,5 +158,7 @@ def _java() -> str:
 
 
 def _last_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    """Return the last line that is not a place in Java's stack trace."""
+    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
+    said = [line for line in lines if line and not line.startswith(("at ", "... "))]
+    return said[-1][:MOST_SAID] if said else "it said nothing"
