@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 INSTALL = "install img2seq[coco]"
-MOST_SAID = 300  # characters of a program's last words
 _LAST_WORDS_S = 5.0  # for a program that fails to say why
 _UTF_8 = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 
@@ -158,7 +157,5 @@ def _java() -> str:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last line that is not a place in Java's stack trace."""
-    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
-    said = [line for line in lines if line and not line.startswith(("at ", "... "))]
-    return said[-1][:MOST_SAID] if said else "it said nothing"
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
