@@ -7,7 +7,8 @@
     ├── RunError            a run folder: exists already, incomplete, does not match
     └── ScoreError          results or references that cannot be scored
 
-A message names the file, the place in it, what was expected, what was found and the nearest right name.
+A message names the file, the place in it, what was expected, what was found and the nearest right name. It stays short
+whatever was found: see MOST_IN_LINE and MOST_LINES.
 Only `cli/main.py` turns an error into an exit code; nothing else in the package exits.
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+
+MOST_IN_LINE, MOST_LINES = 600, 60  # characters; lines
 
 
 class Img2SeqError(Exception):
@@ -26,6 +29,9 @@ class Img2SeqError(Exception):
     """
 
     already_reported = False
+
+    def __init__(self, message: str = ""):
+        super().__init__(_bounded(message))
 
 
 class ConfigError(Img2SeqError):
@@ -51,14 +57,18 @@ class ScoreError(Img2SeqError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or "" where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f" Did you mean {shown(near[0])}?" if near else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 2, 4, 4
 MOST_SHOWN = 160  # characters of one value
-MOST_LISTED = 600  # of a line about one row, which may show several
 
 
 def shown(value: object) -> str:
@@ -80,9 +90,19 @@ def shown_all(values: Iterable[object], *, most: int = 6) -> str:
 def listed(items: Iterable[str], *, most: int = 10) -> str:
     """Return one indented line per item, the first `most` of them, and how many were left out; long items are cut in the middle."""
     items = list(items)
-    half = MOST_LISTED // 2
-    short = (item if len(item) <= MOST_LISTED else f"{item[:half]} ... {item[-half:]}" for item in items[:most])
-    lines = [f"  {item}" for item in short]
+    lines = [_shortened(f"  {item}") for item in items[:most]]
     if len(items) > most:
         lines.append(f"  ... and {len(items) - most} more")
     return "\n".join(lines)
+
+
+def _bounded(text: str) -> str:
+    lines = text.split("\n")
+    more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join([*map(_shortened, lines[:MOST_LINES]), *more])
+
+
+def _shortened(line: str) -> str:
+    """Cut a line in the middle where it is too long: it begins with the place and ends with the hint."""
+    half = MOST_IN_LINE // 2 - 3
+    return line if len(line) <= MOST_IN_LINE else f"{line[:half]} ... {line[-half:]}"

@@ -118,6 +118,65 @@ def test_pictures_of_one_name_in_two_folders_are_two_ids(clean: Path, capsys: py
     assert (code, found, report["images"]["photo"]["without_caption"]) == (0, {}, 0)
 
 
+def leaking(folder: Path) -> None:
+    """Put a training picture into validation, under another ID, beside one that stands in it alone."""
+    copied("000.png", "copy.png")(folder)
+    add_rows(("copy", "the same picture again"))(folder)
+    (folder / "valid.txt").write_text("copy\n001\n")
+
+
+def only_leaking(folder: Path) -> None:
+    leaking(folder)
+    (folder / "valid.txt").write_text("copy\n")
+
+
+# What is done to a data set whose experiment says on_bad_data: skip, the finding, and whether training goes on.
+LEFT_OUT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
+    "empty caption": (add_rows(("003", " ")), "bad-row", True),
+    "broken": (FAULTS["truncated"][0], "broken-image", True),
+    "missing": (FAULTS["missing"][0], "missing-image", True),
+    "two files": (FAULTS["two files"][0], "id-clash", True),
+    "a link out": (FAULTS["a link out"][0], "refused-file", True),
+    "a leak": (leaking, "content-leak", True),
+    "unknown ID": (lambda f: (f / "valid.txt").write_text("001\nnope\n"), "unknown-split-id", True),
+    "leaks alone": (only_leaking, "empty-side", False),
+    "many broken": (lambda f: [(f / f"images/{i:03}.png").write_bytes(b"") for i in range(4)], "too-many-broken", False),
+    "no validation": (lambda f: (f / "valid.txt").write_text("nope\n"), "empty-side", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_training_leaves_out_is_no_error(name: str, clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, expected, goes_on = LEFT_OUT[name]
+    change(clean)
+    config = tiny_config(clean)
+    config["globals"]["basic_experiment"] |= {
+        "on_bad_data": "skip",
+        "max_broken_share": 0.1,
+        "valid_size": 4,
+        "n_epochs": 1,
+    }
+    config["outputs"][0]["output_type_info"]["split_on"] = ""
+    if (clean / "valid.txt").exists():
+        config["globals"]["basic_experiment"]["manual_valid_ids_file"] = str(clean / "valid.txt")
+    experiment = str(write_yaml(clean / "experiment.yaml", config))
+    code, found, report = checked(capsys, clean, experiment)
+    assert found[expected][0] == ("left out" if goes_on else "error")
+    assert code == ((1 if "duplicate-image" in found else 0) if goes_on else 2)
+    if code == 0:
+        assert report["severity"] == "left out"
+    assert cli.run(["data", "check", experiment]) == code
+    output = capsys.readouterr().out
+    assert ("training leaves out and lists (on_bad_data: skip)" in output) == any(
+        s == "left out" for s, _ in found.values()
+    )
+    assert "clean" not in output
+    assert cli.run(["train", experiment]) == (0 if goes_on else 2)  # the check was right
+    if goes_on:
+        split = json.loads((clean / "run/split.json").read_text())
+        assert {side: len(ids) for side, ids in split.items()} == {s: report["split"][s] for s in ("train", "valid")}
+
+
 def test_tables_and_folders_are_checked_together(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (clean / "more").mkdir()
     for n in (14, 15):

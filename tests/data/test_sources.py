@@ -158,7 +158,7 @@ def test_a_run_is_the_same_from_every_format(
             str(tiny / f"of {name}"),
         ]
         assert cli.run(["evaluate", str(second.path), *arguments]) == 0
-        scores.append(read_json(tiny / f"of {name}/metrics.json") | {"data": ""})
+        scores.append(read_json(tiny / f"of {name}/metrics.json") | {"data": "", "made_from": {}})
     assert scores[0] == scores[1]
 
     capsys.readouterr()

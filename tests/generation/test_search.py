@@ -14,13 +14,14 @@ import torch.nn.functional as F
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.batch import collate
+from img2seq.data.seeds import generator
 from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.errors import ConfigError
 from img2seq.generation import logits as scores
 from img2seq.generation import search as searching
 from img2seq.generation.key_values import DecodingCache
 from img2seq.generation.logits import sampling_probabilities
-from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows
+from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows, _uniform_numbers
 from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder
@@ -298,6 +299,30 @@ def test_top_k_draws_what_it_would_draw_over_the_whole_vocabulary() -> None:
         masked = log_probabilities.masked_fill(log_probabilities < least, float("-inf"))
         drawn = _choose(log_probabilities, uniform, torch.arange(500), 0, settings)
         assert torch.equal(drawn, _choose(masked, uniform, torch.arange(500), 0, replace(settings, top_k=0)))
+
+
+def test_the_greatest_number_draws_no_token_of_probability_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greatest:
+        def random(self, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+            return np.full(shape, 1 - 2**-53)  # as float32: 1.0
+
+    monkeypatch.setattr(searching, "generator", lambda *seed: Greatest())
+    uniform = _uniform_numbers(SAMPLE, ["a"] * 300, 1, torch.device("cpu"))
+    assert uniform.max() < 1
+    rng = torch.Generator().manual_seed(5)
+    for options in ({}, {"top_k": 7}, {"top_p": 0.7}, {"tau": 0.6}):
+        settings = replace(SAMPLE, **{"top_k": 0, "top_p": 1.0, "tau": 1.0, **options})  # type: ignore[arg-type]
+        log_probabilities = torch.randn(300, 20, generator=rng).log_softmax(1)
+        log_probabilities[:, -3:] = float("-inf")  # never generated
+        drawn = _choose(log_probabilities, uniform, torch.arange(300), 0, settings)
+        chosen = over_vocabulary(log_probabilities, settings).gather(1, drawn.unsqueeze(1))
+        assert chosen.min() > 0
+
+
+def test_numbers_of_samples_stay_what_they_were() -> None:
+    uniform = _uniform_numbers(replace(SAMPLE, seed=3), ["a", "b"], 4, torch.device("cpu"))
+    expected = [generator("sample", 3, name).random((4, SAMPLE.n_rows)).T for name in ("a", "b")]
+    assert np.array_equal(uniform.numpy(), np.stack(expected).astype(np.float32))
 
 
 def test_samples_come_as_often_as_their_probabilities_say() -> None:

@@ -110,8 +110,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         ("COCO_000006.jpg", ["'COCO_000006.jpg' is the file_name of image 6"]),
         ("COCO_000006", ["'COCO_000006' is the file_name of image 6"]),
-        ("06", ["'06' is unknown", "'6'"]),
-        ("cat", ["have a caption and no references:\n  cat"]),
+        ("06", ["'06' is image '6', by its number", "--integer-ids"]),
+        ("cat", ["1 image has a caption and no references:\n  cat"]),
     ],
 )
 def test_ids_that_do_not_match_are_explained_and_not_guessed(tmp_path: Path, image_id: str, said: list[str]) -> None:
@@ -120,6 +120,29 @@ def test_ids_that_do_not_match_are_explained_and_not_guessed(tmp_path: Path, ima
     with pytest.raises(ScoreError) as error:
         read_pair(results, references)
     assert all(part in str(error.value) for part in [str(results), str(references), *said])
+
+
+def test_zeros_before_a_number_are_named_with_the_flag_that_decides_them(tmp_path: Path) -> None:
+    """159 file names of COCO against its annotations, with and without the list of images, and numbers against a table of names."""
+    numbers = [139 + 7 * n for n in range(159)]
+    padded = [f"{n:012}" for n in numbers]
+    annotations = [{"image_id": n, "caption": "a dog"} for n in numbers]
+    images = [{"id": n, "file_name": f"COCO_val2014_{n:012}.jpg"} for n in numbers]
+    table = "ID,Sequence\n" + "".join(f"{name},a dog\n" for name in padded)
+    full = [f"COCO_val2014_{name}.jpg" for name in padded]
+    for names, content, facts in (
+        (padded, {"annotations": annotations}, ["'000000000139'", "'139', by its number", "with --integer-ids"]),
+        (["unlike any", *padded[1:]], {"annotations": annotations}, ["'000000000146'", "'146'", "with --integer-ids"]),
+        (full, {"annotations": annotations}, ["'COCO_val2014_000000000139.jpg'", "'139'"]),
+        (full, {"annotations": annotations, "images": images}, ["file_name of image 139"]),
+        ([str(n) for n in numbers], table, ["'1000'", "'000000001000'", "without --integer-ids"]),
+    ):
+        results = written(tmp_path, [{"image_id": name, "caption": "a dog"} for name in names], "results.json")
+        references = written(tmp_path, content, "references.csv" if content is table else "references.json")
+        with pytest.raises(ScoreError) as error:
+            read_pair(results, references)
+        assert "159 images have" in str(error.value)
+        assert [fact for fact in facts if fact not in str(error.value).splitlines()[-1]] == []
 
 
 def test_a_matching_pair_is_read(tmp_path: Path) -> None:

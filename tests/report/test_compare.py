@@ -5,14 +5,18 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from img2seq.metrics import java, score
+from img2seq.metrics.diversity import measure_diversity
 from img2seq.report.comparison import bootstrap, gain_over, read_runs, shuffled_gain
 from img2seq.report.comparison_page import compare
+from img2seq.report.evaluation_page import METRIC_NAMES, evaluation_page
 from img2seq.run.folder import read_json
 from img2seq.run.write import write_json
 
@@ -21,8 +25,9 @@ def test_the_gain_is_the_difference_of_the_losses_whichever_run_comes_first(
     finished_runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     for order in (finished_runs, finished_runs[::-1]):
-        compare(order, tmp_path)
-        data = json.loads((tmp_path / "compare.json").read_text())
+        folder = tmp_path / order[0].name
+        compare(order, folder)
+        data = json.loads((folder / "compare.json").read_text())
         loss = {run["name"]: run["best_validation_loss"] for run in data["runs"]}
         gain = data["gain"]
         assert (gain["baseline"], gain["run"]) == ("text", "image")
@@ -108,3 +113,49 @@ def test_the_figures_are_pictures(finished_runs: tuple[Path, Path], tmp_path: Pa
             colours = figure.convert("RGB").getcolors(1 << 20)
             assert colours is not None
             assert len(colours) > 20
+
+
+def test_scores_stand_in_a_table_of_their_own(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Beside the seven columns of the runs they were cut off at the page's width."""
+    import shutil
+
+    run = Path(shutil.copytree(finished_runs[1], tmp_path / "image"))
+    scores = dict.fromkeys(METRIC_NAMES, 0.5) | {"loss": 1.0}
+    write_json(run / "evaluation/metrics.json", scores)
+    compare([finished_runs[0], run], tmp_path / "c")
+    page = (tmp_path / "c/report.html").read_text()
+    headers = [re.findall(r"<th>([^<]*)</th>", row) for row in re.findall(r"<tr><th>run</th>.*</tr>", page)]
+    assert [len(names) for names in headers] == [7, 1 + len(METRIC_NAMES)]
+    assert headers[1][1:] == list(METRIC_NAMES.values())
+    compare([finished_runs[0]], tmp_path / "d")
+    assert "Scores of their captions" not in (tmp_path / "d/report.html").read_text()
+
+
+def test_a_page_of_scores_has_whole_words_and_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = score({"1": "a dog"}, {"1": ["a dog", "the dog"]}, java_metrics=())
+    metrics = found.corpus | {"intervals_95": found.intervals, "data": "x.json", "notes": found.notes}
+    metrics |= {
+        "not_computed": {"spice": "not computed: it needs a jar"},
+        "document_frequency": found.document_frequency,
+    }
+    diversity = measure_diversity({"1": "a dog"})
+    metrics["diversity"] = asdict(diversity) | {"vocabulary_used": diversity.vocabulary_used}
+    page = evaluation_page([], metrics, n_images=1)
+    headline = re.search(r'<p class="headline">(.*)</p>', page)
+    assert headline is not None
+    pieces = re.split(r'<span class="whole">|</span>', headline[1])
+    assert [piece.strip() for piece in pieces[::2]] == ["", "", "over", "."]  # all else is kept on one line
+    assert "BLEU-4 <em>" in pieces[3]
+    assert ".whole { white-space: nowrap; }" in page
+    assert '<td>SPICE</td><td colspan="2" class="text">Not computed: it needs a jar.</td>' in page
+    assert "over 1 image" in re.sub("<[^>]*>", "", headline[1])
+    assert "references of 1 image." in page
+
+
+def test_spice_without_its_jars_shows_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "spice/lib").mkdir(parents=True)
+    monkeypatch.setattr(java, "_pycocoevalcap", lambda: tmp_path)
+    with pytest.raises(java.NotComputed) as error:
+        java.spice(["a dog"], [["a dog"]])
+    assert "stanford-corenlp-3.6.0.jar" in str(error.value)
+    assert str(tmp_path) not in str(error.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from img2seq.cli import main as cli
+from img2seq.errors import counted
 from img2seq.report.curves import read_curve
 from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json
@@ -98,6 +99,14 @@ def test_every_line_says_what_is_there(interrupted_run: RunFolder, capsys: pytes
         "size": f"{n_bytes / 1e6:.1f} MB on disk",
         "resume with": f"img2seq train {run.config} --resume",
     }
+
+
+def test_one_evaluation_is_one(interrupted_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = interrupted_run.history_valid.read_text().splitlines(keepends=True)
+    interrupted_run.history_valid.write_text("".join(rows[:2]))
+    assert cli.run(["runs", "show", str(interrupted_run.path)]) == 0
+    assert shown(capsys)["best"].endswith("; 1 evaluation")
+    assert (counted(1, "image"), counted(0, "image"), counted(1234, "image")) == ("1 image", "0 images", "1,234 images")
 
 
 def test_without_its_history_a_run_is_where_its_checkpoint_is(

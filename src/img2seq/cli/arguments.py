@@ -38,8 +38,8 @@ class Parser(argparse.ArgumentParser):
         names = list(action.choices)
         if action.nargs == argparse.PARSER:
             near = did_you_mean(value, names) or f" Expected {names_in_words(names)}"
-            raise argparse.ArgumentError(None, f"unknown verb {value!r}.{near}")
-        message = f"expected {names_in_words(names)}; found {value!r}.{did_you_mean(value, names)}"
+            raise argparse.ArgumentError(None, f"unknown verb {shown(value)}.{near}")
+        message = f"expected {names_in_words(names)}; found {shown(value)}.{did_you_mean(value, names)}"
         raise argparse.ArgumentError(action, message)
 
 

@@ -22,6 +22,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--output", metavar="DIR", help="where the report goes (default: compare_<names> beside the first run)"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a comparison of other runs, or of these before they changed"
+    )
     set_run(parser, run)
 
 
@@ -29,5 +32,5 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Compare runs and print the summary."""
     from img2seq.report.comparison_page import compare
 
-    print(compare(arguments.runs, arguments.output))
+    print(compare(arguments.runs, arguments.output, overwrite=arguments.overwrite))
     return 0

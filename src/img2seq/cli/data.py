@@ -20,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
         actions,
         "check",
         help="decode every image, find what training would refuse or what would spoil its scores",
-        description="Exit code 0: clean, 1: warnings, 2: errors.",
+        description="Exit code 0: clean, or training leaves out what was found (on_bad_data: skip); 1: warnings, 2: errors.",
         examples=examples,
     )
     check.add_argument(
@@ -53,14 +53,17 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from pathlib import Path
 
     from img2seq.data.audit.check import check, subject_of
+    from img2seq.data.audit.findings import check_replaceable
     from img2seq.progress import Announcer
+    from img2seq.run.results import check_writable
     from img2seq.run.write import write_json
 
     subject = subject_of(
         arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq
     )
     if arguments.json:  # before an hour of reading images
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        check_writable(Path(arguments.json).parent)
+        check_replaceable(Path(arguments.json))
     audit = check(subject, Announcer(bars=sys.stderr.isatty()), workers=arguments.workers)
     if arguments.json:
         write_json(Path(arguments.json), audit.to_json())

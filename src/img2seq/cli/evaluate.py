@@ -45,6 +45,9 @@ def add_parser(verbs: Verbs) -> None:
         help="saved document frequency for CIDEr-D (default: from the references)",
     )
     parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an evaluation with other settings or of other inputs"
+    )
     add_decoding_arguments(parser)
     set_run(parser, run)
 
@@ -63,10 +66,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from pathlib import Path
 
     with collector_paused():
-        from img2seq.evaluation.evaluate_run import evaluate_results, evaluate_run, table, write_evaluation
+        from img2seq.evaluation import evaluate_run as verb
 
+    folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
     if arguments.results is not None:
-        found = evaluate_results(
+        made_from = verb.inputs_of_results(arguments.results, arguments.references, arguments.document_frequency)
+        verb.check_output(folder, made_from, overwrite=arguments.overwrite)
+        found = verb.evaluate_results(
             arguments.results, arguments.references, document_frequency=arguments.document_frequency
         )
     else:
@@ -76,12 +82,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         captioner = Captioner.load(
             arguments.run_folder, device=arguments.device, batch_size=batch_size_of(arguments, decoding)
         )
+        made_from = verb.inputs_of_run(
+            captioner, decoding, split=arguments.split, captions_file=arguments.captions,
+            images_folder=arguments.images, document_frequency=arguments.document_frequency,
+        )  # fmt: skip
+        verb.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
-        found = evaluate_run(
+        found = verb.evaluate_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),
         )  # fmt: skip
-    folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
-    write_evaluation(found, folder)
-    print(f"{table(found)}\n\nreport: {folder / 'report.html'}")
+    verb.write_evaluation(found, folder, made_from)
+    print(f"{verb.table(found)}\n\nreport: {folder / 'report.html'}")
     return 0

@@ -20,7 +20,7 @@ from img2seq import __version__
 from img2seq.cli import caption, compare, config, data, demo, evaluate, runs, train
 from img2seq.cli.arguments import Parser
 from img2seq.config.overrides import NO_INPUTS
-from img2seq.errors import ConfigError, Img2SeqError, did_you_mean
+from img2seq.errors import ConfigError, Img2SeqError, did_you_mean, shown
 
 VERBS = (train, caption, evaluate, compare, runs, config, data, demo)
 
@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # most often of a path to write, which no module can know to be wrong
         if error.strerror is None:
             raise
-        print(f"error: {'' if error.filename is None else f'{error.filename}: '}{error.strerror}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {Img2SeqError(f'{where}{error.strerror}')}", file=sys.stderr)
         return 2
 
 
@@ -87,7 +88,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
             options = re.findall(r"--[\w-]+", known.parser.format_usage())
             hint = " Overrides read --globals.optimization.lr=3e-4" if known.takes_overrides else ""
             near = did_you_mean(text.partition("=")[0], options)
-            raise ConfigError(f"{known.parser.prog}: unknown argument {text!r}.{near}{hint}")
+            raise ConfigError(f"{known.parser.prog}: unknown argument {shown(text)}.{near}{hint}")
         overrides.append(text.removeprefix("--"))
     return known, overrides
 

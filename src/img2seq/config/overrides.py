@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from img2seq.config.yaml_reader import Document, Path_, Source, parse_yaml
-from img2seq.errors import ConfigError, did_you_mean
+from img2seq.errors import ConfigError, did_you_mean, shown, shown_all
 
 SECTIONS = ("globals", "inputs", "fusion", "outputs")
 COMMAND_LINE = "command line"
@@ -16,7 +16,7 @@ def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
     """Set one value: SECTION.KEY[.KEY...]=VALUE, with a section's name or a YAML file's stem first."""
     left, equals, right = text.partition("=")
     parts = left.split(".")
-    where = f"{COMMAND_LINE}: --{text}"
+    where = f"{COMMAND_LINE}: --{left}{equals}{right if len(right) < 80 else shown(right)}"
     if text == NO_INPUTS:
         tree.data["inputs"] = []
         tree.sources = {key: source for key, source in tree.sources.items() if key[:1] != ("inputs",)}
@@ -36,7 +36,7 @@ def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
         at = list(stems[parts[0]])
     else:
         raise ConfigError(
-            f"{where}: {parts[0]!r} is neither a section nor the name of a given file.{did_you_mean(parts[0], [*SECTIONS, *stems])}"
+            f"{where}: {shown(parts[0])} is neither a section nor the name of a given file.{did_you_mean(parts[0], [*SECTIONS, *stems])}"
         )
     if not rest:
         raise ConfigError(f"{where}: expected a key after {left!r}")
@@ -72,7 +72,7 @@ def _entry(tree: Document, section: str, name: str, where: str) -> tuple[int, bo
     if len(entries) == 1 and name in (f"{kind}_info", f"{kind}_type_info", "model_config", "sampling_config"):
         return 0, False
     raise ConfigError(
-        f"{where}: no {kind} is named {name!r}; found {', '.join(map(repr, names))}.{did_you_mean(name, names)}"
+        f"{where}: no {kind} is named {shown(name)}; found {shown_all(names)}.{did_you_mean(name, names)}"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from img2seq.errors import ConfigError
+from img2seq.errors import ConfigError, shown
 
 MAX_FILE_BYTES = 1_000_000
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -105,7 +105,7 @@ def _value(node: yaml.Node, at: Path_, file: str, sources: dict[Path_, Source], 
     seen.add(id(node))
     sources[at] = Source(file, line)
     if node.tag not in _PLAIN_TAGS:
-        raise ConfigError(f"{place}: tags are not supported, found {node.tag!r}")
+        raise ConfigError(f"{place}: tags are not supported, found {shown(node.tag)}")
     if isinstance(node, yaml.ScalarNode):
         if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in node.value):
             raise ConfigError(f"{place}: expected text, found a null or half a character (a lone surrogate)")

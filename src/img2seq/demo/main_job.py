@@ -53,7 +53,7 @@ def demo(output: str | Path, *, seed: int = 0, overwrite: bool = False) -> str:
     announce.say("2/3 training without and with the image, side by side")
     _train_side_by_side(folder, seed)
     announce.say("3/3 comparing")
-    text = compare([folder / "text", folder / "image"], folder / "compare")
+    text = compare([folder / "text", folder / "image"], folder / "compare", overwrite=overwrite)
     n_right, n_all = count_right(RunFolder(folder / "image"), made_here, seed=seed)
     commands = "\n  ".join(["next:", *next_commands(folder / "image")])
     return f"\n{text} (open it in a browser)\n\n{n_right} of {n_all} captions of unseen scenes are right.\n{commands}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
 from img2seq.run.folder import read_json
+from img2seq.run.results import MADE_FROM, check_results_folder, digests
 from img2seq.run.write import write_json, write_table, write_text
 from img2seq.training.validation import image_losses
 
 LOSS_BATCH = 64
 PICTURES = 1000  # more would make the page too heavy to open
+FILES = ("metrics.json", "captions.json", "per_image.csv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,44 @@ class Evaluated:
     pictures: dict[str, Path]
     extra: dict[str, Any]
     diversity: Diversity
+
+
+def inputs_of_run(
+    captioner: Captioner,
+    decoding: Decoding,
+    *,
+    split: str,
+    captions_file: str | None,
+    images_folder: str | None,
+    document_frequency: str | None,
+) -> dict[str, Any]:
+    """Return what an evaluation of a run is made from: the checkpoint, settings, and digests of the files that are read."""
+    trained = captioner.trained
+    captions = Path(captions_file or trained.config.output.output_info.output_source)
+    files = {
+        "checkpoint": trained.checkpoint.path / "manifest.json",
+        "captions": captions,
+        **({} if document_frequency is None else {"document_frequency": Path(document_frequency)}),
+    }
+    return {
+        "data": "captions" if captions_file else f"{split} split",
+        "images": None if images_folder is None else str(Path(images_folder).resolve()),
+        **asdict(decoding),
+        **{f"{name}_sha256": digest for name, digest in zip(files, digests(files.values()), strict=True)},
+    }
+
+
+def inputs_of_results(results: str, references: str, document_frequency: str | None) -> dict[str, Any]:
+    """Return what an evaluation of a results file is made from: digests of the files that are read."""
+    files = {"results": Path(results), "references": Path(references)}
+    if document_frequency is not None:
+        files["document_frequency"] = Path(document_frequency)
+    return {f"{name}_sha256": digest for name, digest in zip(files, digests(files.values()), strict=True)}
+
+
+def check_output(folder: Path, made_from: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Raise RunError where an evaluation may not be written: before the captions are made."""
+    check_results_folder(folder, FILES, made_from, overwrite=overwrite)
 
 
 def evaluate_run(
@@ -150,7 +191,7 @@ def _document_frequency(path: str | None) -> DocumentFrequency | None:
     return None if path is None else DocumentFrequency.load(Path(path))
 
 
-def write_evaluation(found: Evaluated, folder: Path) -> None:
+def write_evaluation(found: Evaluated, folder: Path, made_from: Mapping[str, Any]) -> None:
     """Write metrics.json, captions.json (COCO results), per_image.csv and report.html."""
     scores = found.scores
     metrics = {name: scores.corpus[name] for name in METRIC_NAMES if name in scores.corpus}
@@ -161,12 +202,14 @@ def write_evaluation(found: Evaluated, folder: Path) -> None:
         "not_computed": scores.not_computed,
         "document_frequency": scores.document_frequency,
         "diversity": asdict(found.diversity) | {"vocabulary_used": found.diversity.vocabulary_used},
+        "notes": scores.notes,
+        MADE_FROM: dict(made_from),
     }
     write_json(folder / "metrics.json", data)
     write_json(folder / "captions.json", [{"image_id": i, "caption": text} for i, text in found.captions.items()])
     rows = [
         {"image_id": i, "caption": text}
-        | {name: f"{scores.per_image[i][name]:.6f}" for name in metrics if name in scores.per_image[i]}
+        | {name: scores.per_image[i][name] for name in metrics if name in scores.per_image[i]}
         for i, text in found.captions.items()
     ]
     columns = list(rows[0]) if rows else ["image_id", "caption"]
@@ -203,5 +246,5 @@ def table(found: Evaluated) -> str:
             f"{'loss':<10} {found.extra['loss']:.4f}   nats per token, perplexity {found.extra['perplexity']:.2f}"
         )
     lines.append(f"document frequency of CIDEr-D: {scores.document_frequency}")
-    alarm = found.diversity.alarm
-    return "\n".join([*lines, *([f"warning: {alarm}"] if alarm else [])])
+    alarm = [found.diversity.alarm] if found.diversity.alarm else []
+    return "\n".join([*lines, *(f"warning: {note}" for note in (*scores.notes, *alarm))])

@@ -22,6 +22,8 @@ from img2seq.errors import ConfigError
 from img2seq.generation.logits import OFF, allowed, sampling_probabilities
 from img2seq.generation.step import Step
 
+BELOW_ONE = 1 - 2**-24  # the greatest float32 below 1
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -158,11 +160,12 @@ def _force(log_probabilities: Tensor, forced: Tensor, images: Tensor, length: in
 
 
 def _uniform_numbers(settings: Decoding, names: Sequence[str], n: int, device: torch.device) -> Tensor:
-    """Return (B, W, n) numbers in 0..1, each image's its own: its samples do not depend on its neighbours in the batch."""
+    """Return (B, W, n) numbers, 0 <= u < 1, each image's its own: its samples do not depend on its neighbours in the batch."""
     if settings.method != "sample":
         return torch.empty(0)
     table = [generator("sample", settings.seed, name).random((n, settings.n_rows)).T for name in names]
-    return torch.from_numpy(np.stack(table)).to(device, torch.float32)
+    # Rounded to float32 a number below 1 can become 1, which would draw a token of probability 0.
+    return torch.from_numpy(np.stack(table)).to(device, torch.float32).clamp_(max=BELOW_ONE)
 
 
 def _choose(log_probabilities: Tensor, uniform: Tensor, images: Tensor, length: int, settings: Decoding) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.errors import ScoreError
+from img2seq.errors import ScoreError, counted, shown
 from img2seq.metrics.ngrams import LONGEST, Corpus, Ngram, Order, words_of
 
 _SIGMA = 6.0
@@ -54,7 +54,7 @@ class DocumentFrequency:
                     for begin in range(len(words) - order + 1)
                 }
             )
-        return cls(images, dict(counts), f"the references of {images:,} images")
+        return cls(images, dict(counts), f"the references of {counted(images, 'image')}")
 
     def save(self, path: Path) -> None:
         """Write to a JSON file, n-grams in alphabetical order so that equal counts give equal bytes."""
@@ -79,9 +79,11 @@ class DocumentFrequency:
             raise ScoreError(f'{path}: expected "images" (a positive integer) and "ngrams" (an object)')
         for ngram, count in ngrams.items():
             if not _is_count(count) or count > images:
-                raise ScoreError(f"{path}: n-gram {ngram!r}: expected a count from 1 to {images}, found {count!r}")
+                raise ScoreError(
+                    f"{path}: n-gram {shown(ngram)}: expected a count from 1 to {images}, found {shown(count)}"
+                )
         counts = {tuple(ngram.split(" ")): count for ngram, count in ngrams.items()}
-        return cls(images, counts, f"{path} ({images:,} images)")
+        return cls(images, counts, f"{path} ({counted(images, 'image')})")
 
 
 def _is_count(value: object) -> bool:
@@ -121,6 +123,12 @@ def _rarity(corpus: Corpus, order: Order, frequency: DocumentFrequency | None) -
         images = frequency.images
         found = np.array([frequency.counts.get(corpus.ngram(order, n), 0) for n in range(order.size)], dtype=np.int64)
     return np.asarray(np.log(images) - np.log(np.maximum(1, found)), dtype=np.float64)
+
+
+def knows_rare_words(corpus: Corpus, frequency: DocumentFrequency | None) -> bool:
+    """Tell whether any n-gram of the references has a weight: none has where all images have all of them."""
+    weights = (_rarity(corpus, order, frequency)[order.references.ngram] for order in corpus.orders)
+    return any(bool(of_order.any()) for of_order in weights)
 
 
 def _norms(who: NDArray[np.int64], weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ object has twice are errors, because which one was meant cannot be known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from img2seq.data.sources.source import Source
 from img2seq.data.text import clean_caption, clean_name
 from img2seq.errors import DataError, ScoreError, did_you_mean, listed, shown
 from img2seq.metrics.score import check_same_images
+
+MOST_GUESSED = 3  # each takes a second among 50,000 ids
 
 
 def read_results(path: str | Path) -> dict[str, str]:
@@ -123,19 +126,29 @@ def _score_errors() -> Iterator[None]:
 
 
 def _hint(extra: set[str], missing: set[str], source: Source) -> str:
-    """Return a line that explains the first unknown id, or "" where nothing is near it."""
-    if not extra:
-        return ""
-    image_id = min(extra)
+    """Return a line that explains the first unknown id that can be explained, or "" where nothing is near one."""
     path = source.content.path
-    if source.format.id_column:
-        for record in source.records():
-            if image_id_of(image_id) == image_id_of(record.image_id):
-                own_id = source.own_id(record)
-                numbers = "; img2seq caption writes numbers with --integer-ids" if image_id.isdecimal() else ""
-                return (
-                    f"\n{shown(image_id)} is the file_name of image {own_id} in {path}: "
-                    f"results must use the ids of that file{numbers}."
-                )
-    guess = did_you_mean(image_id, sorted(missing))
-    return f"\nImage {shown(image_id)} is unknown.{guess}" if guess else ""
+    own_ids = {}
+    if source.format.id_column and extra:
+        own_ids = {image_id_of(record.image_id): source.own_id(record) for record in source.records()}
+    numbers = {_number(image_id): image_id for image_id in missing if image_id.isdecimal()}
+    for image_id in sorted(extra):
+        own_id = own_ids.get(image_id_of(image_id))
+        is_file_name = own_id is not None
+        if own_id is None and _number(image_id) is not None:
+            own_id = numbers.get(_number(image_id))
+        if own_id is not None:
+            what = f"the file_name of image {own_id}" if is_file_name else f"image {shown(own_id)}, by its number,"
+            with_or_without = "with" if len(image_id) > len(str(own_id)) else "without"
+            flag = f"; img2seq caption writes them {with_or_without} --integer-ids" if image_id.isdecimal() else ""
+            return f"\n{shown(image_id)} is {what} in {path}: results must use the ids of that file{flag}."
+    for image_id in sorted(extra)[:MOST_GUESSED]:
+        if guess := did_you_mean(image_id, sorted(missing)):
+            return f"\nImage {shown(image_id)} is unknown.{guess}"
+    return ""
+
+
+def _number(name: str) -> int | None:
+    """Return the number that a name ends with: 139 of `COCO_val2014_000000000139.jpg`."""
+    digits = re.search(r"[0-9]{1,20}$", image_id_of(name))
+    return None if digits is None else int(digits.group())

@@ -108,8 +108,8 @@ def spice(
     missing = [name for name in _SPICE_JARS if not (folder / "lib" / name).exists()]
     if missing:
         raise NotComputed(
-            f"SPICE needs {' and '.join(missing)} in {folder / 'lib'}; "
-            "pycocoevalcap.spice.get_stanford_models downloads them"
+            f"SPICE needs {' and '.join(missing)} in spice/lib of pycocoevalcap, "
+            "whose module spice.get_stanford_models downloads them"
         )
     rows = [
         {"image_id": place, "test": candidate, "refs": list(of_image)}

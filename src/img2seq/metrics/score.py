@@ -17,11 +17,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.errors import ScoreError, listed
+from img2seq.errors import ScoreError, counted, listed, shown
 from img2seq.metrics import java
 from img2seq.metrics.bleu import bleu_counts, bleu_from_counts
 from img2seq.metrics.cider import DocumentFrequency, cider_d
 from img2seq.metrics.ngrams import LONGEST, count_corpus
+from img2seq.metrics.notes import notes_on
 from img2seq.metrics.ptb import ptb_tokenize
 from img2seq.metrics.rouge import rouge_l
 
@@ -36,8 +37,8 @@ _JavaMetric = Callable[[Sequence[str], Sequence[Sequence[str]]], tuple[float, li
 class Scores:
     """What captions are worth, by metric: `bleu_1` .. `bleu_4`, `rouge_l`, `cider_d`, `meteor`, `spice`.
 
-    `intervals` holds bootstrap 95 % intervals of the corpus scores. `not_computed` says why a metric is missing, and
-    `document_frequency` where CIDEr-D's was counted.
+    `intervals` holds bootstrap 95 % intervals of the corpus scores. `not_computed` says why a metric is missing,
+    `document_frequency` where CIDEr-D's was counted, and `notes` which values do not tell how good the captions are.
     """
 
     corpus: dict[str, float]
@@ -45,6 +46,7 @@ class Scores:
     intervals: dict[str, tuple[float, float]]
     not_computed: dict[str, str]
     document_frequency: str
+    notes: list[str]
 
 
 def score(
@@ -70,12 +72,12 @@ def score(
 
     candidates = [ptb_tokenize(captions[image_id]) for image_id in image_ids]
     truths = [[ptb_tokenize(text) for text in of_images[image_id]] for image_id in image_ids]
-    counted = count_corpus(candidates, truths)
+    ngrams = count_corpus(candidates, truths)
 
-    counts = bleu_counts(counted)
+    counts = bleu_counts(ngrams)
     columns: dict[str, NDArray[np.float64]] = dict(zip(_BLEU, bleu_from_counts(counts).T, strict=True))
     columns["rouge_l"] = np.array([rouge_l(said, meant) for said, meant in zip(candidates, truths, strict=True)])
-    columns["cider_d"] = cider_d(counted, document_frequency)
+    columns["cider_d"] = cider_d(ngrams, document_frequency)
     corpus = dict(zip(_BLEU, bleu_from_counts(counts.sum(axis=0)).tolist(), strict=True))
     corpus |= {name: float(columns[name].mean()) for name in ("rouge_l", "cider_d")}
 
@@ -103,8 +105,9 @@ def score(
         intervals=_intervals(corpus, columns, counts, resamples=resamples, seed=seed),
         not_computed=not_computed,
         document_frequency=(
-            document_frequency.source if document_frequency else f"the references of {len(image_ids):,} images"
+            document_frequency.source if document_frequency else f"the references of {counted(len(image_ids), 'image')}"
         ),
+        notes=notes_on(ngrams, [*candidates, *(text for texts in truths for text in texts)], document_frequency),
     )
 
 
@@ -120,7 +123,7 @@ def _intervals(
 
     Efron and Tibshirani (1993), the percentile interval. BLEU is recomputed from the summed counts of each resample;
     the other scores are means over images. METEOR's corpus score is not: it gets the interval of its mean, moved by
-    the difference.
+    the difference, as far as a score can go.
     """
     images = len(counts)
     random = np.random.default_rng(seed)
@@ -132,8 +135,9 @@ def _intervals(
     for name, value in corpus.items():
         values = bleu[name] if name in bleu else drawn @ columns[name] / images
         moved = value - float(columns[name].mean()) if name == "meteor" else 0.0
-        low, high = np.percentile(values + moved, [2.5, 97.5])
-        intervals[name] = (float(low), float(high))
+        most = 10.0 if name == "cider_d" else 1.0
+        low, high = np.clip(np.percentile(values + moved, [2.5, 97.5]), 0.0, most).tolist()
+        intervals[name] = (low, high)
     return intervals
 
 
@@ -143,7 +147,7 @@ def _by_string_id(given: Mapping[str, _T], what: str) -> dict[str, _T]:
     clashes = []
     for image_id, value in given.items():
         if isinstance(image_id, bool) or not isinstance(image_id, str | int):
-            raise ScoreError(f"{what}: an image id must be a string or an integer, found {image_id!r}")
+            raise ScoreError(f"{what}: an image id must be a string or an integer, found {shown(image_id)}")
         name = str(image_id)
         if name in by_id:
             clashes.append(f"{name}: once as a number, once as a string")
@@ -157,19 +161,20 @@ def check_same_images(results: Mapping[str, str], references: Mapping[str, Seque
     """Raise one error that lists every id without a caption, without references, or with neither text nor list."""
     complaints = []
     for image_ids, complaint in (
-        (references.keys() - results.keys(), "have references and no caption"),
-        (results.keys() - references.keys(), "have a caption and no references"),
-        ({name for name, texts in references.items() if not texts}, "have an empty list of references"),
+        (references.keys() - results.keys(), "references and no caption"),
+        (results.keys() - references.keys(), "a caption and no references"),
+        ({name for name, texts in references.items() if not texts}, "an empty list of references"),
     ):
         if image_ids:
-            complaints.append(f"{len(image_ids):,} images {complaint}:\n{listed(sorted(image_ids))}")
+            have = "has" if len(image_ids) == 1 else "have"
+            complaints.append(f"{counted(len(image_ids), 'image')} {have} {complaint}:\n{listed(sorted(image_ids))}")
     if complaints:
         raise ScoreError("results and references do not fit:\n" + "\n".join(complaints))
     if not results:
         raise ScoreError("there are no captions to score")
     for name, text in results.items():
         if not isinstance(text, str):
-            raise ScoreError(f"results: image {name}: expected a caption (text), found {text!r}")
+            raise ScoreError(f"results: image {name}: expected a caption (text), found {shown(text)}")
     for name, texts in references.items():
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ScoreError(f"references: image {name}: expected a list of captions, found {texts!r}")
+            raise ScoreError(f"references: image {name}: expected a list of captions, found {shown(texts)}")

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from img2seq.config.load import load_config
 from img2seq.config.show import to_flat
 from img2seq.data.seeds import generator
-from img2seq.errors import RunError
+from img2seq.errors import RunError, counted
 from img2seq.report.evaluation_page import METRIC_NAMES
 from img2seq.run.folder import RunFolder, open_run, read_json
+from img2seq.run.results import digests
 from img2seq.run.tables import read_table
 
 RESAMPLES = 10_000
@@ -98,6 +99,18 @@ def _read_run(folder: RunFolder, name: str) -> Run:
     return Run(folder, name, bool(load_config(folder.config).inputs), summary, losses, scores)
 
 
+def inputs_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return which runs a comparison is of, and digests of what it reads of them."""
+    files = ("config.yaml", "history_train.csv", "history_valid.csv", "evaluation/metrics.json")
+    of_validation = ("summary.json", "images.csv", "captions.json")
+    folders = [run.folder for run in runs]
+    read = [[*(f.path / name for name in files), *(f.validation / name for name in of_validation)] for f in folders]
+    return {
+        "runs": [str(folder.path.resolve()) for folder in folders],
+        "runs_sha256": [digests(paths) for paths in read],
+    }
+
+
 def choose_baseline(runs: Sequence[Run]) -> Run:
     """Return the run without images if there is exactly one, else the first."""
     blind = [run for run in runs if not run.has_image]
@@ -111,7 +124,7 @@ def gain_over(baseline: Run, run: Run) -> Gain:
     if baseline.summary["tokenizer"] != run.summary["tokenizer"]:
         refused = "their vocabularies differ, and with them what a token is"
     elif len(shared) < 2:
-        refused = f"they share {len(shared)} validation images"
+        refused = f"they share {counted(len(shared), 'validation image')}"
     elif any(baseline.losses[i][1] != run.losses[i][1] for i in shared):
         refused = "their captions were cut at different lengths"
     if refused:

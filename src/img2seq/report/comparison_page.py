@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2seq.errors import RunError
+from img2seq.errors import RunError, counted
 from img2seq.report.comparison import (
     Gain,
     Run,
@@ -17,42 +19,59 @@ from img2seq.report.comparison import (
     choose_baseline,
     config_differences,
     gain_over,
+    inputs_of,
     loss_interval,
     read_runs,
     shuffled_gain,
 )
 from img2seq.report.curves import COLOURS, Curve, draw_losses, read_curve, save_figure, style
-from img2seq.report.evaluation_page import page_template
+from img2seq.report.evaluation_page import METRIC_NAMES, page_template
 from img2seq.run.folder import read_json
+from img2seq.run.results import MADE_FROM, check_results_folder
 from img2seq.run.write import write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FILES = ("compare.json", "report.html", "losses.png", "losses.pdf", "images.png", "images.pdf")
+LONGEST_NAME = 100
 SKIP_STEPS = 200  # of the curves, at most a tenth of the run: the first fall hides the rest
 
 
-def compare(paths: Sequence[str | Path], output: str | Path | None = None) -> str:
+def compare(paths: Sequence[str | Path], output: str | Path | None = None, *, overwrite: bool = False) -> str:
     """Compare finished runs; write compare.json, figures and report.html; return a table for the terminal.
 
     Args:
         paths: run folders. The text-only run among them is the baseline, else the first.
-        output: the folder to write; by default `compare` beside the first run.
+        output: the folder to write; by default `compare_<names>` beside the first run.
+        overwrite: replace a comparison of other runs, or of these as they were before.
 
     Raises:
-        RunError: for folders that are not finished runs.
+        RunError: for folders that are not finished runs, and an output that cannot be written or would replace another.
     """
     runs = read_runs(paths)
-    folder = Path(output) if output is not None else Path(paths[0]).parent / "compare"
+    folder = Path(output) if output is not None else default_folder(runs)
+    made_from = inputs_of(runs)
+    check_results_folder(folder, FILES, made_from, overwrite=overwrite)
     baseline = choose_baseline(runs)
     gains = [gain_over(baseline, run) for run in runs if run is not baseline]
     curves = [curve_of(run) for run in runs]
     save_figure(draw_losses(curves, title="Loss of each run", skip_steps=SKIP_STEPS), folder / "losses")
     save_figure(draw_what_images_add(runs), folder / "images")
-    data = as_json(runs, baseline, gains)
+    data = as_json(runs, baseline, gains) | {MADE_FROM: made_from}
     write_json(folder / "compare.json", data)
     write_text(folder / "report.html", page(runs, baseline, gains, data))
     return f"{table(runs, baseline, gains)}\n\nreport: {folder / 'report.html'}"
+
+
+def default_folder(runs: Sequence[Run]) -> Path:
+    """Return `compare_<names>` beside the first run."""
+    names = "_".join(re.sub(r"[^\w.-]+", "_", run.name) for run in runs)
+    if len(names) > LONGEST_NAME:  # of more a file system may not make a folder
+        names = f"{names[:LONGEST_NAME]}_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    first = runs[0].folder
+    here = first.path if first.path.name == first.name else first.path.resolve()  # "." is in the run itself
+    return here.parent / f"compare_{names}"
 
 
 def curve_of(run: Run) -> Curve:
@@ -86,7 +105,7 @@ def say_gain(gain: Gain) -> str:
     low, high = gain.ci95
     sure = "" if low > 0 or high < 0 else "; the interval holds zero, so this may be chance"
     word = "below" if gain.nats_per_token >= 0 else "above"
-    return f"{gain.run} is {abs(gain.nats_per_token):.4f} nats per token {word} {gain.baseline} (95 % interval of the gain {low:.4f} to {high:.4f}, {gain.n_images} images){sure}"
+    return f"{gain.run} is {abs(gain.nats_per_token):.4f} nats per token {word} {gain.baseline} (95 % interval of the gain {low:.4f} to {high:.4f}, {counted(gain.n_images, 'image')}){sure}"
 
 
 def say_shuffled(run: Run) -> str:
@@ -143,7 +162,7 @@ def draw_what_images_add(runs: Sequence[Run], *, dark: bool = False) -> Figure:
 def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[str, Any]) -> str:
     """Return the report as one HTML file that needs nothing else."""
     curves = [curve_of(run) for run in runs]
-    scores = sorted({name for run in runs for name in run.scores})
+    scores = {key: name for key, name in METRIC_NAMES.items() if any(key in run.scores for run in runs)}
     return page_template("compare.html").render(
         runs=data["runs"],
         colours=dict(zip((run.name for run in runs), COLOURS * len(runs), strict=False)),
@@ -164,9 +183,12 @@ def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[s
 
 
 def as_svg(figure: Figure) -> str:
-    """Return a figure as a data URI."""
+    """Return a figure as a data URI; equal figures are equal text."""
+    import matplotlib
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "img2seq"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

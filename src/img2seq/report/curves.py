@@ -130,5 +130,6 @@ def save_figure(figure: Figure, path: Path, *, formats: Sequence[str] = ("png", 
     with matplotlib.rc_context(FONT):
         for kind in formats:
             temporary = path.with_name(f".{path.name}.tmp.{kind}")
-            figure.savefig(temporary, dpi=150, facecolor="white", format=kind)
+            undated = {"CreationDate": None} if kind == "pdf" else {}  # equal figures are equal files
+            figure.savefig(temporary, dpi=150, facecolor="white", format=kind, metadata=undated)
             temporary.replace(path.with_suffix(f".{kind}"))

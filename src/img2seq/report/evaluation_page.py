@@ -9,6 +9,8 @@ from typing import Any
 
 import jinja2
 
+from img2seq.errors import counted
+
 METRIC_NAMES = {
     "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE",
@@ -45,6 +47,8 @@ def evaluation_page(cards: Sequence[Scored], metrics: Mapping[str, Any], *, n_im
         cards=cards,
         metrics=metrics,
         names=names,
+        titles=METRIC_NAMES,
+        notes=[*metrics["notes"], *filter(None, [metrics["diversity"]["alarm"]])],
         n_images=n_images,
         sortable={k: v for k, v in names.items() if cards and k in cards[0].scores},
     )
@@ -56,4 +60,5 @@ def page_template(name: str) -> jinja2.Template:
         loader=jinja2.PackageLoader("img2seq.report", "templates"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    environment.globals["counted"] = counted
     return environment.get_template(name)

@@ -12,7 +12,7 @@ from typing import Any
 from img2seq.build.facts import read_facts
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
-from img2seq.errors import Img2SeqError, RunError
+from img2seq.errors import Img2SeqError, RunError, counted
 from img2seq.report.comparison_page import clock
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
@@ -51,7 +51,7 @@ def describe_run(path: str | Path) -> str:
     best = "no evaluation yet"
     if evaluations:
         loss, at = min(evaluations)
-        best = f"validation loss {loss:.4f} nats per token, at step {at:,}; {len(evaluations)} evaluations"
+        best = f"validation loss {loss:.4f} nats per token, at step {at:,}; {counted(len(evaluations), 'evaluation')}"
     lines = {
         "state": is_now,
         "reached": reached,
@@ -60,7 +60,7 @@ def describe_run(path: str | Path) -> str:
         "time": time,
         "model": _describe_model(config),
         "parameters": parameters,
-        "data": f"{n_train:,} images to train on, {n_valid:,} for validation; {facts.vocabulary:,} tokens",
+        "data": f"{counted(n_train, 'image')} to train on, {n_valid:,} for validation; {facts.vocabulary:,} tokens",
         "training": _describe_training(config),
         "size": f"{_size(run.path)} on disk",
     }

@@ -45,7 +45,7 @@ def _replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV so that the file is always whole."""
+    """Write rows as CSV so that the file is always whole. Numbers keep all their digits: only what people read is rounded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(path) as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")

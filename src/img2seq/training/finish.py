@@ -42,7 +42,7 @@ def write_losses(run: RunFolder, image_ids: list[str], losses: dict[str, ImageLo
     columns: dict[str, Any] = {"image_id": image_ids}
     for name, found in losses.items():
         columns["tokens"] = found.tokens.tolist()
-        columns[name] = [f"{nats:.6f}" for nats in found.nats.tolist()]
+        columns[name] = found.nats.tolist()
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     write_table(run.validation / "images.csv", columns, rows)
 
@@ -72,8 +72,8 @@ def write_summary(run: RunFolder, state: TrainState, best: TrainedRun) -> None:
             "step": best.checkpoint.step,
             "valid_loss": best.checkpoint.valid_loss,
             "steps": state.step,
-            "elapsed_s": round(state.elapsed_s, 1),
-            "captions_per_s": round(state.captions / state.train_time_s, 1) if state.train_time_s else None,
+            "elapsed_s": state.elapsed_s,
+            "captions_per_s": state.captions / state.train_time_s if state.train_time_s else None,
             "parameters": sum(p.numel() for p in best.model.parameters()),
             "tokenizer": best.tokenizer.digest,
         },

@@ -70,7 +70,7 @@ class Recorder:
     def step(self, state: TrainState, loss: float, rate: float, norm: float, captions_per_s: float) -> None:
         """Note one step."""
         assert self._train_file is not None
-        row = (state.step, state.epoch, f"{loss:.6f}", f"{rate:.6g}", f"{norm:.5g}", f"{captions_per_s:.1f}")
+        row = (state.step, state.epoch, loss, rate, norm, captions_per_s)
         csv.writer(self._train_file, lineterminator="\n").writerow(row)
         if state.step % EVENTS_EVERY == 0:
             self._event("train/loss", loss, state.step)
@@ -84,12 +84,12 @@ class Recorder:
         row = {
             "iteration": state.step,
             "epoch": state.epoch,
-            "train_loss": "" if train_loss is None else f"{train_loss:.6f}",
-            "valid_loss": f"{loss:.6f}",
-            "perplexity": f"{math.exp(min(loss, 50)):.4f}",
-            "learning_rate": f"{rate:.6g}",
-            "captions_per_s": f"{speed:.1f}",
-            "elapsed_s": f"{state.elapsed_s:.1f}",
+            "train_loss": train_loss,
+            "valid_loss": loss,
+            "perplexity": math.exp(min(loss, 50)),
+            "learning_rate": rate,
+            "captions_per_s": speed,
+            "elapsed_s": state.elapsed_s,
         }
         with self.run.history_valid.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, VALID_COLUMNS, lineterminator="\n").writerow(row)

@@ -2,7 +2,8 @@
 
 Every image is decoded in full through the one door, a few at a time, and only its figures are kept: memory grows with the
 number of images, not with their size. What is an error here is one in training, too: broken and missing images, rows that
-cannot be used, the same picture in training and validation. What may be meant so is a warning.
+cannot be used, the same picture in training and validation; with `on_bad_data: skip` what training leaves out is listed as such.
+What may be meant so is a warning.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
     Raises:
         DataError: where a table or a folder cannot be read at all.
     """
-    audit = Audit()
+    skips = subject.basic is not None and subject.basic.on_bad_data == "skip"
+    audit = Audit(max_broken_share=subject.basic.max_broken_share if subject.basic is not None and skips else None)
     captions = _read_tables(subject, audit)
     contents: dict[str, dict[str, str]] = {}
     for name, folders in subject.folders.items():
@@ -230,13 +232,12 @@ def _check_split(
             sorted((named[0] | named[1]) - known),
         )
         audit.add("error", "id-leak", "ID(s) stand in training and in validation", sorted(named[0] & named[1]))
-        audit.add(
-            "error",
-            "empty-side",
-            "side(s) of the split are empty",
-            [n for n, ids in (("training", train), ("validation", valid)) if not ids],
-        )
-    pairs = [f"{i} (validation) is {other} (training)" for i, other in leaks(train, valid, contents) if i != other]
+    leaking = {i: other for i, other in leaks(train, valid, contents) if i != other}
+    pairs = [f"{i} (validation) is {other} (training)" for i, other in leaking.items()]
     audit.add("error", "content-leak", "validation image(s) stand in training under another ID", pairs)
+    if audit.max_broken_share is not None:  # as training leaves them out
+        valid = [i for i in valid if i not in leaking]
+    sides = (("training", train), ("validation", valid))
+    audit.add("error", "empty-side", "side(s) of the split are empty", [name for name, ids in sides if not ids])
     audit.figures["split"] = {"train": len(train), "valid": len(valid), "of_equal_content": len(pairs)}
     return train, valid

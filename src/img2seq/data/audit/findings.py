@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from img2seq.errors import listed
+from img2seq.data.sources.content import read_json
+from img2seq.errors import DataError, listed
 
+FORMAT = "img2seq-data-check"
 SHOWN = 5  # places of each kind in the table; the JSON has all
 BARS, BAR_WIDTH = 12, 40
 
-Severity = Literal["warning", "error"]
+Severity = Literal["left out", "warning", "error"]
+EXIT_CODES: dict[Severity, int] = {"left out": 0, "warning": 1, "error": 2}
+# What training leaves out and lists under `on_bad_data: skip`, see build/prepare.py.
+SKIPPED = {"bad-row", "broken-image", "missing-image", "id-clash", "refused-file", "content-leak", "unknown-split-id"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to be put right (error) or to be looked at (warning), with a line for each place."""
+    """Something to be put right (error), to be looked at (warning) or that training leaves out, with a line for each place."""
 
     severity: Severity
     code: str
@@ -28,38 +35,47 @@ class Finding:
 
 @dataclass
 class Audit:
-    """What a data set holds, by topic, and what was found wrong with it."""
+    """What a data set holds, by topic, and what was found wrong with it.
+
+    Attributes:
+        figures: by topic.
+        findings: in the order in which they were made.
+        max_broken_share: of an experiment with on_bad_data: skip, else None. Then what training leaves out is no error.
+    """
 
     figures: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    max_broken_share: float | None = None
 
     def add(self, severity: Severity, code: str, what: str, entries: Iterable[str]) -> None:
         if lines := list(entries):
+            if code in SKIPPED and self.max_broken_share is not None:
+                severity = "left out"
             self.findings.append(Finding(severity, code, what, lines))
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 warnings, 2 errors."""
-        return max(({"warning": 1, "error": 2}[finding.severity] for finding in self.findings), default=0)
+        """0 clean, or training leaves out all that was found; 1 warnings, 2 errors."""
+        return max((EXIT_CODES[finding.severity] for finding in self.findings), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Return figures and findings as plain data, every place of every finding among them."""
-        severity = ("clean", "warning", "error")[self.exit_code]
+        severity = max((f.severity for f in self.findings), key=EXIT_CODES.__getitem__, default="clean")
         found = [
             {"severity": f.severity, "code": f.code, "what": f.what, "count": len(f.entries), "entries": f.entries}
             for f in self.findings
         ]
-        return {"format": "img2seq-data-check", "version": 1, "severity": severity, "findings": found, **self.figures}
+        return {"format": FORMAT, "version": 1, "severity": severity, "findings": found, **self.figures}
 
     def table(self) -> str:
-        """Return what a person reads: the figures by topic, then what was found, errors first."""
+        """Return what a person reads: the figures by topic, then what was found, errors first, and what training will do."""
         lines: list[str] = []
         for topic, figures in self.figures.items():
             if topic == "images":
                 lines += [line for name, of_input in figures.items() for line in _images(name, of_input)]
             else:
                 lines += _TOPICS[topic](figures)
-        for finding in sorted(self.findings, key=lambda finding: finding.severity):
+        for finding in sorted(self.findings, key=lambda finding: -EXIT_CODES[finding.severity]):
             lines += [
                 "",
                 f"{finding.severity}: {len(finding.entries):,} {finding.what}:",
@@ -67,7 +83,19 @@ class Audit:
             ]
         n = Counter(finding.severity for finding in self.findings)
         kinds = [f"{n[s]} kind(s) of {s}" for s in ("error", "warning") if n[s]]
+        if n["left out"]:
+            kinds.append(f"{n['left out']} kind(s) that training leaves out and lists (on_bad_data: skip)")
         return "\n".join([*lines, "", ", ".join(kinds) if kinds else "clean: nothing was found wrong"])
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise DataError for a file that no check has written: it may be the data itself."""
+    if path.exists():
+        with contextlib.suppress(DataError):
+            content = read_json(path)
+            if isinstance(content, dict) and content.get("format") == FORMAT:
+                return
+        raise DataError(f"{path}: exists already, and no data check has written it; give --json another name")
 
 
 def _row(topic: str, text: str) -> str:
@@ -114,7 +142,7 @@ def _vocabulary(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _lengths(figures: Mapping[str, Any]) -> list[str]:
-    text = f"mean {figures['mean']:g}, 95 % within {figures['p95']}, longest {figures['max']}"
+    text = f"mean {figures['mean']:.4g}, 95 % within {figures['p95']}, longest {figures['max']}"
     lines = [_row("lengths", f"tokens: {text}; max_length {figures['max_length']} cuts {figures['cut_share']:.1%}")]
     counted = {int(n): count for n, count in figures["histogram"].items()}
     width = -(-(max(counted) + 1) // BARS)
@@ -139,5 +167,5 @@ def spread(values: Sequence[int]) -> dict[str, float]:
         return {}
     ordered = sorted(values)
     p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    middle = {"median": statistics.median(ordered), "mean": round(statistics.fmean(ordered), 2)}
+    middle = {"median": statistics.median(ordered), "mean": statistics.fmean(ordered)}
     return {"min": ordered[0], **middle, "p95": p95, "max": ordered[-1]}

@@ -87,7 +87,12 @@ def check_images(
             else:
                 contents[looked.image_id] = looked.content
             advance(1)
-    audit.add("error", "broken-image", f"image(s) in {where} cannot be used", broken[True])
+    n_captioned = sum(not captioned or i in captioned for i in files)
+    if audit.max_broken_share is not None and len(broken[True]) > audit.max_broken_share * n_captioned:
+        too_many = f"of {n_captioned:,} image(s) in {where} cannot be used, more than max_broken_share ({audit.max_broken_share:g}) lets training leave out"
+        audit.add("error", "too-many-broken", too_many, broken[True])
+    else:
+        audit.add("error", "broken-image", f"image(s) in {where} cannot be used", broken[True])
     audit.add("warning", "broken-image-unused", f"image(s) without a caption in {where} cannot be used", broken[False])
     audit.add(
         "error", "missing-image", f"ID(s) with captions have no image in {where}", missing_images(captioned, files)
