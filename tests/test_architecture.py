@@ -25,11 +25,14 @@ LEVELS: list[dict[str, int]] = [
     {"run": 900},  # 500 of these keep a run whole: lock, checkpoints beside training, snapshots
     {"generation": 640, "metrics": 1350},  # the PTB tokenizer's rules and character classes are tables of 400 lines
     {"build": 550},
-    {"inference": 600, "report": 900},
+    {
+        "inference": 810,
+        "report": 900,
+    },  # 540 of these are the files of `caption`: which pictures, outputs continued to the byte
     {"training": 2100},  # 500 of these are several processes and exact resume
     {"evaluation": 250},
     {"demo": 700},  # scenes, and words that are true of them
-    {"cli": 750, "__init__": 35, "__main__": 10},
+    {"cli": 770, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts

@@ -94,6 +94,10 @@ def search(
     max_tokens = min(settings.max_length, step.most_tokens)
     if forced.shape[1] >= max_tokens:
         raise ConfigError(f"beginning: expected fewer than {max_tokens} tokens (max_length), found {forced.shape[1]}")
+    if settings.min_length > step.most_tokens:
+        raise ConfigError(
+            f"min_length: expected 0 to {step.most_tokens}, what the model knows; found {settings.min_length}"
+        )
     group = W // settings.beam_groups if settings.method == "beam" else 1
     step.begin(n_rows=W, group=group, max_tokens=max_tokens)
     never = torch.tensor(special.never_generated, device=device)
