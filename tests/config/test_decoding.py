@@ -224,6 +224,10 @@ def test_what_is_accepted_gives_words_only(settings: Decoding) -> None:
         position="encode", n_positions=8, has_memory=False,
     ).eval()  # fmt: skip
     special = Tokenizer(SPECIAL_TOKENS, split_on=" ").special
+    if settings.min_length > 7:
+        with pytest.raises(ConfigError, match="min_length: expected 0 to 7, what the model knows; found 100000"):
+            search(ModelStep(decoder, None, n_images=1), settings, special)
+        settings = replace(settings, min_length=7)
     for scale in (1.0, 300.0):
         decoder.embedding.weight.data *= scale
         for hypothesis in search(ModelStep(decoder, None, n_images=1), settings, special)[0]:

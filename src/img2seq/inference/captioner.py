@@ -105,6 +105,6 @@ class Captioner:
 
 
 def _longest_trained(trained: TrainedRun) -> dict[str, int]:
-    """Return the greatest length a run's captions had as max_length; nothing where it is their average, which many exceed."""
+    """Return a run's own max_length, which leaves room for the end; nothing where it is an average, which many captions exceed."""
     is_average = trained.config.output.output_type_info.max_length == "average"
-    return {} if is_average else {"max_length": max(1, trained.facts.max_length - 1)}  # the end token does not count
+    return {} if is_average else {"max_length": trained.facts.max_length}
