@@ -21,7 +21,7 @@ LEVELS: list[dict[str, int]] = [
     {"errors": 90},
     {"config": 1250},  # every field with its meaning is a line of the schema: 500 of these
     # 480 read formats of captions; 800 find what is wrong with pictures and tables before they are used; kernels are 700.
-    {"data": 2700, "progress": 80, "model": 1620},
+    {"data": 2700, "progress": 90, "model": 1620},
     {"run": 900},  # 500 of these keep a run whole: lock, checkpoints beside training, snapshots
     {"generation": 640, "metrics": 1350},  # the PTB tokenizer's rules and character classes are tables of 400 lines
     {"build": 550},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,29 @@ def test_it_ends_with_how_many_how_fast_and_where(
     assert totals == [32, 32]
 
 
+BAR = """
+import sys
+from img2seq.progress import Announcer
+with Announcer(bars=sys.stderr.isatty()).bar("captioning", 50) as advance:
+    advance(32)
+"""
+
+
+@pytest.mark.parametrize("columns", [0, 100])
+def test_a_terminal_of_any_width_shows_a_bar(columns: int) -> None:
+    """Terminals in containers may claim to be 0 columns wide."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    subprocess.run([sys.executable, "-c", BAR], stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "captioning" in shown
+    assert "/50" in shown
+    assert "images/s" in shown
+
+
 # --- inputs
 
 
@@ -194,6 +218,14 @@ def test_a_picture_on_standard_input_is_captioned(run: Path, images: Path, capsy
     expected = capsys.readouterr().out
     done = by_pipe(run, (images / "005.png").read_bytes(), "-")
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected, b"")
+
+
+@pytest.mark.parametrize("closed", ["photo.png >&-", "- <&-", "photo.png 2>&-"])
+def test_closed_streams_are_no_error(closed: str, run: Path, images: Path) -> None:
+    typed = f"'{sys.executable}' -m img2seq caption '{run}' {closed.replace('photo.png', str(images / '000.png'))}"
+    done = subprocess.run(["sh", "-c", typed], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == ("2>" in closed)
 
 
 def test_bytes_that_are_no_picture_are_one_error(run: Path) -> None:
