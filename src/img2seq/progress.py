@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,14 @@ class _Stderr:
 STDERR = _Stderr()
 
 
+def _has_width() -> bool:
+    """Tell whether standard error is no terminal that claims to be 0 columns wide, as in a container: bars would be cut to nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 class Announcer:
     """Lines and progress bars. What cannot be shown or logged is lost: training does not end for want of a reader.
 
@@ -63,7 +72,13 @@ class Announcer:
     def bar(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[..., None]]:
         """Show a bar with rate and time left; the function it gives advances it, and may show figures behind it."""
         with tqdm(
-            total=total, desc=what, unit=f" {unit}", disable=not self.bars, leave=False, file=STDERR, dynamic_ncols=True
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            disable=not self.bars,
+            leave=False,
+            file=STDERR,
+            dynamic_ncols=_has_width(),
         ) as bar:
 
             def advance(n: int, figures: str = "") -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_tiny_data, write_yaml
 from img2seq.cli import main as cli
-from img2seq.cli.arguments import batch_size_of, decoding_of
 from img2seq.config.load import load_config
 
 
@@ -88,6 +87,13 @@ TYPED = {
     "caption r p --beam-size five": ["--beam-size", "a whole number, 1 to 1000", "'five'"],
     "caption r p --beam-sise 3": ["--beam-sise", "Did you mean '--beam-size'?"],
     "caption r p --beam-size": ["--beam-size", "expected one argument"],
+    "caption r p --beam-size 20000": ["--beam-size", "1 to 1000", "20000"],
+    "caption r p --frequency-penalty inf": ["--frequency-penalty", "0 to 100", "'inf'"],
+    "caption r p --length-penalty 1000": ["--length-penalty", "-10 to 10", "1000"],
+    "caption r p --length-penalty -1000": ["--length-penalty", "-10 to 10", "-1000"],
+    "caption r p --method sample --temperature inf": ["--temperature", "0.01 to 100", "'inf'"],
+    "caption r p --method sample --temperature 1e-40": ["--temperature", "0.01 to 100", "1e-40"],
+    "caption r p --output x.xlsx": ["--output", ".txt, .jsonl, .csv or .json", "'x.xlsx'"],
     "caption r p --method bem": ["--method", "greedy, beam or sample", "Did you mean 'beam'?"],
     "caption r p --batch-size 0": ["--batch-size", "1 to 4096", "'0'"],
     "caption r p --batch-size -1": ["--batch-size", "1 to 4096", "'-1'"],
@@ -190,12 +196,6 @@ def test_every_accepted_extreme_gives_a_caption(
     )
     assert (code, err) == (0, "")
     assert out.strip()
-
-
-def test_many_beams_make_smaller_batches() -> None:
-    for flags, expected in (([], 32), (["--beam-size", "1000"], 8), (["--method", "sample", "--n-best", "4096"], 2)):
-        arguments, _ = cli.parse(["caption", "run", "photo.jpg", *flags])
-        assert batch_size_of(arguments, decoding_of(arguments)) == expected
 
 
 def test_closed_standard_streams_end_no_verb(tmp_path: Path) -> None:

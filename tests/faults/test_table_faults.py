@@ -19,7 +19,7 @@ from img2seq.cli import main as cli
 from img2seq.data.records import Problems, match_images
 from img2seq.data.sources.read import read_captions
 from img2seq.errors import DataError
-from img2seq.inference.caption_files import expand
+from img2seq.inference.caption_paths import expand
 
 INVISIBLE = ["\u200b", "\u00ad", "\ufeff", "\u200d", "\u200f", "\u2060", "\ufe0f", "\u200b \u200d\u00ad"]
 ROWS = "".join(f"{i:03},a red ball number {i} .\n" for i in range(6))
@@ -282,7 +282,7 @@ def test_a_list_of_paths_has_the_rules_of_tables(text: str | bytes, facts: list[
     path = tmp_path / "LIST.CSV"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError) as error:
-        list(expand([str(path)], io.StringIO()))
+        list(expand([str(path)], io.StringIO(), warn=print))
     assert [fact for fact in [str(path), *facts] if fact not in str(error.value)] == []
     assert len(str(error.value)) < 1000
 
@@ -299,7 +299,8 @@ def test_a_list_of_paths_has_the_rules_of_tables(text: str | bytes, facts: list[
 )
 def test_a_list_of_paths_is_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(text, encoding="utf-8", newline="")
-    assert list(expand([str(tmp_path / "list.csv")], io.StringIO())) == [str(tmp_path / n) for n in ("a.png", "b.jpg")]
+    found = expand([str(tmp_path / "list.csv")], io.StringIO(), warn=print)
+    assert list(found) == [str(tmp_path / n) for n in ("a.png", "b.jpg")]
 
 
 # --- the process

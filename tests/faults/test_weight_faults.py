@@ -25,7 +25,7 @@ from img2seq.cli import main as cli
 from img2seq.config.load import load_config
 from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import ConfigError, DataError, Img2SeqError, ModelError, RunError, ScoreError
-from img2seq.inference.caption_files import Options, recover_partial_output
+from img2seq.inference.caption_output import CaptionOutput, Layout
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.formats import read_references, read_results
 from img2seq.model.foreign_weights import read_any_shapes as read_shapes
@@ -397,4 +397,4 @@ def test_json_that_is_nested_too_deeply_is_one_error(copied_run: Path, tmp_path:
     captions = tmp_path / "captions.jsonl"
     captions.write_text(nested.read_text() + "\n")
     with pytest.raises(DataError, match=r"captions\.jsonl"):
-        recover_partial_output(captions, Options("jsonl", True))
+        CaptionOutput(captions, Layout("jsonl"), resume=True)

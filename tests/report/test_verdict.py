@@ -60,7 +60,7 @@ def test_the_next_commands_run_as_they_are_from_a_run_alone_to_its_comparison(
     for command in commands:
         assert f"  {command}\n" in shown
         assert img2seq(shlex.split(command)[1:]) == 0, command
-    comparison = json.loads((tiny / "compare/compare.json").read_text())
+    comparison = json.loads((tiny / "compare_run_text_run/compare.json").read_text())
     assert comparison["baseline"] == "run_text"
     assert next_commands(tiny / "run")[-1] == commands[-1], "the baseline is there now: nothing to train"
     assert len(next_commands(tiny / "run")) == 3
@@ -76,7 +76,9 @@ def test_runs_of_another_vocabulary_are_not_proposed_for_comparison(tiny: Path) 
     assert not any(str(tiny / "other") in command for command in next_commands(tiny / "run"))
 
 
-def test_no_inputs_on_the_command_line_is_the_text_only_baseline(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_inputs_on_the_command_line_is_the_text_only_baseline(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert img2seq(["config", "show", str(tiny / "experiment.yaml"), "--inputs=[]"]) == 0
     shown = capsys.readouterr().out
     assert "photo" not in shown
@@ -87,6 +89,8 @@ def test_a_run_holds_the_list_that_the_documents_show(finished_runs: tuple[Path,
     readme = (finished_runs[1] / "README.txt").read_text()
     files = readme.split("\n\n")[1]
     assert files.strip() in (ROOT / "docs/run-folder.md").read_text()
-    listed = {line.split()[0].split("/")[0] for line in files.splitlines() if line.startswith("    ") and line[4] != " "}
+    listed = {
+        line.split()[0].split("/")[0] for line in files.splitlines() if line.startswith("    ") and line[4] != " "
+    }
     there = {path.name for path in finished_runs[1].iterdir()} - {"README.txt"}
     assert there <= listed, "each file of a run is in its list"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
-MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
+ANY_RUN = {"max_length": 100_000}  # until a run says how long its captions are, any length may be right
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -135,22 +135,16 @@ def add_decoding_arguments(parser: Parser) -> None:
     )
 
 
-def decoding_of(arguments: argparse.Namespace) -> Decoding:
-    """Return the decoding settings that the flags give. Raises ConfigError naming the flags that are wrong."""
+def decoding_of(arguments: argparse.Namespace, defaults: Mapping[str, Any] = ANY_RUN) -> Decoding:
+    """Return the decoding settings that the flags give, with a run's defaults. Raises ConfigError naming the flags that are wrong."""
     from img2seq.config.yaml_reader import scalar
 
     given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     try:
-        return Decoding.of({name: scalar(text) for name, text in given.items()})
+        return Decoding.of({**defaults, **{name: scalar(text) for name, text in given.items()}})
     except ConfigError as error:
         problems = [line.partition(":") for line in str(error).splitlines()]
         raise ConfigError("\n".join(f"{_flag(name)}:{problem}" for name, _, problem in problems)) from None
-
-
-def batch_size_of(arguments: argparse.Namespace, decoding: Decoding) -> int:
-    """Return the images of a batch: fewer than asked for where many beams or samples of each would not fit into memory."""
-    asked_for: int = arguments.batch_size
-    return min(asked_for, max(1, MAX_ROWS // decoding.n_rows))
 
 
 def _flag(name: str) -> str:

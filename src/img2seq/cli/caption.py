@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import codecs
 import io
+import os
 import sys
+from collections.abc import Iterable
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, batch_size_of, decoding_of, set_run
+from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.config.ranges import names_in_words
+from img2seq.errors import ConfigError, did_you_mean, shown
 from img2seq.model.cpu.collector import collector_paused
 
-FORMAT_OF_SUFFIX = {".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
+FORM_OF_ENDING = {"": "text", ".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
+STANDARD_OUTPUT = "-"
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -29,9 +34,14 @@ def add_parser(verbs: Verbs) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="image files, folders, quoted patterns, a CSV of paths, or - for paths on standard input",
+        help="image files, folders, quoted patterns, a CSV of paths (column path, or paths alone; relative to the CSV), "
+        "or - for standard input: paths, one a line, or one picture",
     )
-    parser.add_argument("--output", metavar="FILE", help="write there (default: standard output)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write there: .txt, .jsonl, .csv or .json for COCO results; - is standard output (default: standard output)",
+    )
     parser.add_argument(
         "--format", choices=("text", "jsonl", "csv", "coco"), help="default: by the ending of --output, else text"
     )
@@ -49,33 +59,66 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Caption files; exit code 1 if some failed."""
-    decoding = decoding_of(arguments)
+    decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
+    to_file = arguments.output not in (None, STANDARD_OUTPUT)
+    form = _form(arguments, decoding.n_best, to_file=to_file)
     from pathlib import Path
 
     with collector_paused():
-        from img2seq.inference.caption_files import Options, caption_files, expand
+        from img2seq.inference.caption_files import caption_files
+        from img2seq.inference.caption_output import CaptionOutput, Layout
+        from img2seq.inference.caption_paths import STANDARD_INPUT, expand, is_picture, picture_in, with_home
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
 
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "utf-8":
             stream.reconfigure(errors="surrogateescape")  # a file name may be any bytes
-    form = arguments.format or FORMAT_OF_SUFFIX.get(Path(arguments.output or "").suffix, "text")
-    one_file = (
-        len(arguments.paths) == 1 and Path(arguments.paths[0]).is_file() and not arguments.paths[0].endswith(".csv")
-    )
-    options = Options(form, not (one_file and arguments.output is None), arguments.probabilities, arguments.integer_ids)
     announce = Announcer(bars=sys.stderr.isatty())
-    captioner = Captioner.load(
-        arguments.run_folder, device=arguments.device, batch_size=batch_size_of(arguments, decoding)
+    given = arguments.paths
+    picture = picture_in(sys.stdin) if STANDARD_INPUT in given else None
+    one_file = len(given) == 1 and (picture is not None or is_picture(given[0]))
+    layout = Layout(
+        form, to_file or not one_file, arguments.probabilities, arguments.integer_ids, n_captions=decoding.n_best
     )
-    output = Path(arguments.output) if arguments.output else None
-    if not one_file:
-        captioner.prepare_for_many()
-    n_captioned, n_failed = caption_files(
-        captioner, expand(arguments.paths, sys.stdin), decoding, options,
-        beginning=arguments.beginning, output=output, resume=arguments.resume, announce=announce,
-    )  # fmt: skip
-    if output is not None or n_failed:
-        announce.say(f"{n_captioned:,} captioned, {n_failed:,} failed")
-    return 1 if n_failed else 0
+    output = Path(with_home(arguments.output)) if to_file else None
+    paths: Iterable[str] = expand(given, sys.stdin, picture=picture, warn=announce.warn)
+    if picture is not None or STANDARD_INPUT not in given:
+        paths = list(paths)  # wrong ones are found before the work, and the bar knows the end
+    with CaptionOutput(output, layout, resume=arguments.resume) as file:
+        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        decoding = decoding_of(arguments, captioner.decoding_defaults)
+        if not one_file:
+            captioner.prepare_for_many()
+        done = caption_files(
+            captioner, paths, decoding, file, beginning=arguments.beginning, picture=picture, announce=announce
+        )
+    if output is not None:
+        announce.say(f"{done}: {output}")
+    elif done.n_failed:
+        announce.say(f"{done}")
+    return 1 if done.n_failed else 0
+
+
+def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:
+    """Return the form of the output. Raises ConfigError for an ending that stands for none, and for what a form has no place for."""
+    ending = os.path.splitext(arguments.output)[1].lower() if to_file else ""  # noqa: PTH122  (pathlib is not loaded yet)
+    form: str = arguments.format or FORM_OF_ENDING.get(ending, "")
+    if not form:
+        endings = names_in_words([name for name in FORM_OF_ENDING if name])
+        near = did_you_mean(ending, FORM_OF_ENDING)
+        raise ConfigError(
+            f"--output: expected a name that ends in {endings}, or --format; found {shown(arguments.output)}.{near}"
+        )
+    for flag, is_given, forms in (
+        ("--probabilities", arguments.probabilities, ("jsonl", "csv")),
+        ("--integer-ids", arguments.integer_ids, ("coco",)),
+        ("--n-best", n_best > 1, ("text", "jsonl", "csv")),
+    ):
+        if is_given and form not in forms:
+            raise ConfigError(
+                f"{flag}: expected --format {names_in_words(list(forms))}; found {form}, which has no place for it"
+            )
+    if arguments.resume and not to_file:
+        raise ConfigError("--resume: expected --output FILE; standard output cannot be continued")
+    return form

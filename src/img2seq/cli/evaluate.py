@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, batch_size_of, decoding_of, set_run
+from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
 
@@ -54,7 +54,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Score captions and write the evaluation."""
-    decoding = decoding_of(arguments)
+    decoding_of(arguments)  # what is wrong with it is said at once
     if (arguments.run_folder is None) == (arguments.results is None) or (arguments.results is None) != (
         arguments.references is None
     ):
@@ -79,9 +79,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
 
-        captioner = Captioner.load(
-            arguments.run_folder, device=arguments.device, batch_size=batch_size_of(arguments, decoding)
-        )
+        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        decoding = decoding_of(arguments, captioner.decoding_defaults)
         made_from = verb.inputs_of_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions,
             images_folder=arguments.images, document_frequency=arguments.document_frequency,

@@ -37,7 +37,7 @@ class Decoding:
     # One line a setting reads like the table it is.
     # fmt: off
     method: Literal["greedy", "beam", "sample"] = _setting("beam", "greedy takes the likeliest token each time, beam searches, sample draws.")
-    max_length: int = _setting(64, "Most tokens of a caption, a given beginning included, the end token not.", ge=1, le=100_000)
+    max_length: int = _setting(64, "Most tokens of a caption, a given beginning included, the end token not. With a run, its own max_length unless that is average.", ge=1, le=100_000)
     min_length: int = _setting(0, "Fewest tokens before a caption may end.", ge=0, le=100_000)
     beam_size: int = _setting(5, "Beams of an image.", ge=1, le=1000)
     beam_groups: int = _setting(1, "Groups the beams are divided into for diverse beam search (Vijayakumar 2018); divides beam_size.", ge=1, le=1000)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, TextIO
 
 from img2seq.config.decoding import Decoding
-from img2seq.data.csv_rows import decode_text, delimiter_hint, file_content, read_rows, row_problem
-from img2seq.data.image import EXTENSIONS, Pixels, from_any
+from img2seq.data.image import Pixels, from_any
 from img2seq.data.pixels import map_in_threads
-from img2seq.data.records import image_id_of, images_below
-from img2seq.data.text import clean_name, is_utf8
-from img2seq.errors import DataError, listed, shown_all
+from img2seq.errors import DataError, shown
+from img2seq.inference.caption_output import CaptionOutput, Key, Layout
+from img2seq.inference.caption_paths import STANDARD_INPUT
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
@@ -28,225 +22,122 @@ READERS = 2
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is written of each caption.
+class Captioned:
+    """What was done: images captioned and failed, rows that were there already, and how long it took."""
 
-    Attributes:
-        form: text, jsonl, csv or coco.
-        with_path: text only: whether a line begins with the path and a tab.
-        probabilities: jsonl and csv: whether log-probabilities are written, jsonl with those of the tokens.
-        integer_ids: coco only: whether image ids of digits alone are written as numbers, as COCO's own are.
-    """
+    n_captioned: int
+    n_failed: int
+    n_kept: int
+    elapsed_s: float
 
-    form: str = "text"
-    with_path: bool = True
-    probabilities: bool = False
-    integer_ids: bool = False
+    def __str__(self) -> str:
+        kept = f" ({self.n_kept:,} were there already)" if self.n_kept else ""
+        rate = f", {self.n_captioned / self.elapsed_s:.1f} images/s" if self.n_captioned else ""
+        return f"{self.n_captioned:,} captioned{kept}, {self.n_failed:,} failed{rate}"
 
 
-def expand(paths: Iterable[str], standard_input: TextIO) -> Iterator[str]:
-    """Yield image paths: of files, of folders with their subfolders, of patterns, of CSV files, of standard input ("-").
+@dataclass
+class _Image:
+    """An image of a batch, and what became of it."""
 
-    Raises:
-        DataError: for a path that leads to nothing.
-    """
-    for path in paths:
-        if path == "-":
-            yield from (line.rstrip("\n") for line in standard_input if line.strip())
-        elif Path(path).is_dir():
-            yield from map(str, images_below(path))
-        elif path.lower().endswith(".csv"):
-            yield from _paths_in_table(Path(path))
-        elif Path(path).exists() or not glob.has_magic(path):
-            yield path  # a file that is missing is reported as an image that failed
-        elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  (pathlib knows no absolute patterns)
-            yield from expand(found, standard_input)
-        else:
-            raise DataError(f"{path}: no file fits this pattern")
-
-
-def _paths_in_table(path: Path) -> Iterator[str]:
-    """Yield the column `path` of a CSV file, or its first column where it has no header; relative paths are relative to the file.
-
-    Raises:
-        DataError: before the first path, listing all rows that cannot be used: captioning may take hours.
-    """
-    rows = list(read_rows(path, decode_text(path, file_content(path))))
-    header = [name.strip() for name in rows[0].values] if rows else []
-    if "path" in header:
-        column, rows = header.index("path"), rows[1:]
-    elif header and Path(header[0]).suffix.lower() in EXTENSIONS:
-        column = 0
-    elif header:
-        raise DataError(
-            f"{path}:1: expected a column path, or paths of images alone, found {shown_all(header)}.{delimiter_hint(header)}"
-        )
-    problems = []
-    for row in rows:
-        problem = row_problem(row, len(header), column, ())
-        if not problem and len(row.values) <= column:
-            problem = f"line {row.line}: expected a path, found {len(row.values)} value(s): {shown_all(row.values)}"
-        if not problem and not clean_name(row.values[column]):
-            problem = f"line {row.line}: the path is empty"
-        if problem:
-            problems.append(problem)
-    if problems:
-        raise DataError(f"{path}: {len(problems)} row(s) cannot be used:\n{listed(problems)}")
-    yield from (str(path.parent / row.values[column]) for row in rows)
+    path: str
+    is_written: bool
+    failure: str
+    pixels: Pixels | None = None
+    caption: Caption | None = None
 
 
 def caption_files(
     captioner: Captioner,
     paths: Iterable[str],
     decoding: Decoding,
-    options: Options,
+    output: CaptionOutput,
     *,
     beginning: str = "",
-    output: Path | None = None,
-    resume: bool = False,
+    picture: bytes | None = None,
     announce: Announcer,
-) -> tuple[int, int]:
-    """Caption images into a file or onto standard output; return how many were captioned and how many failed.
+) -> Captioned:
+    """Caption images into an output.
 
-    A broken image is reported, and in JSON Lines written down, and the rest go on.
+    A broken image is reported, and in JSON Lines written down, and the rest go on. Images that the output holds already are passed
+    over; a batch of which some are new is captioned as a whole, for then captions and their digits are those of an uninterrupted command.
 
     Args:
         captioner: the model.
-        paths: as `expand` gives them; read as they are needed.
+        paths: as `expand` gives them; read as they are needed. Of a list, the progress bar knows the end.
         decoding: how to search.
-        options: what to write.
+        output: what is written to.
         beginning: of every caption.
-        output: a file, or None for standard output.
-        resume: continue an interrupted output file: what is in it is not captioned again.
+        picture: the image file that stands for the path "-".
         announce: for failures and progress.
 
     Raises:
-        DataError: if the output exists and `resume` is not given, or the beginning has unknown words.
+        DataError: if the output cannot be continued with these images, or the beginning has unknown words.
     """
-    done: set[str] = set()
-    if output is not None and output.exists():
-        if not resume:
-            raise DataError(f"{output}: exists already; continue with --resume, or choose another file")
-        done = recover_partial_output(output, options)
-    n_captioned = n_failed = 0
-    file = sys.stdout if output is None else output.open("a", encoding="utf-8", errors="surrogateescape", newline="")
-    try:
-        if not done and (start := _start(options)):
-            file.write(start)
-        first = not done
-        waiting = iter(path for path in paths if _key(path, options) not in done)
-        with announce.bar("captioning", 0) as advance:
-            while batch := list(islice(waiting, captioner.batch_size)):
-                pixels, failures = _read(batch, captioner)
-                good = [path for path in batch if path in pixels]
-                captions = (
-                    captioner.caption_pixels([pixels[p] for p in good], decoding, beginning=beginning, names=good)
-                    if good
-                    else []
-                )
-                of_path = dict(zip(good, captions, strict=True))
-                for path in batch:
-                    line = _line(path, of_path.get(path), failures.get(path, ""), options)
-                    if line:
-                        file.write(line if first or options.form != "coco" else ",\n" + line)
-                        first = False
-                for text in failures.values():
-                    announce.say(f"failed: {text}", level="error")
-                n_captioned, n_failed = n_captioned + len(good), n_failed + len(failures)
-                file.flush()
-                advance(len(batch))
-        if options.form == "coco":
-            file.write("\n]\n")
-    finally:
-        if output is not None:
-            file.close()
-    return n_captioned, n_failed
-
-
-def _read(batch: Sequence[str], captioner: Captioner) -> tuple[dict[str, Pixels], dict[str, str]]:
-    def read(path: str) -> Pixels | DataError:
-        try:
-            return from_any(path, captioner.spec)
-        except DataError as error:
-            return error
-        except ValueError as error:  # a zero byte, or half a character: no file can have such a name
-            return DataError(f"{path!a}: cannot be a path: {error}")
-
-    pixels: dict[str, Pixels] = {}
-    failures: dict[str, str] = {}
-    for path, result in zip(batch, map_in_threads(read, batch, READERS), strict=True):
-        if isinstance(result, DataError):
-            failures[path] = str(result)
-        else:
-            pixels[path] = result
-    return pixels, failures
-
-
-# --- forms -----------------------------------------------------------------------------------------------
-
-
-def _start(options: Options) -> str:
-    columns = ["path", "caption", *(["log_probability"] if options.probabilities else [])]
-    return {"csv": ",".join(columns) + "\n", "coco": "[\n"}.get(options.form, "")
-
-
-def _line(path: str, caption: Caption | None, failure: str, options: Options) -> str:
-    """Return what is written of one image, "" for nothing."""
-    if caption is None:
-        return _json({"path": path, "error": failure}) + "\n" if options.form == "jsonl" else ""
-    if options.form == "text":
-        return f"{path}\t{caption.text}\n" if options.with_path else f"{caption.text}\n"
-    if options.form == "csv":
-        row = [path, caption.text, *([f"{caption.log_probability:.6f}"] if options.probabilities else [])]
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow(row)
-        return buffer.getvalue()
-    if options.form == "coco":
-        image_id: str | int = image_id_of(Path(path).name)
-        if options.integer_ids and str(image_id).isdecimal():
-            image_id = int(image_id)
-        return _json({"image_id": image_id, "caption": caption.text})
-    return _json({"path": path, **_as_json(caption, options)}) + "\n"
-
-
-def _json(data: dict[str, Any]) -> str:
-    """Return JSON, which is always UTF-8: the bytes of a file name that are not are escaped, and Python reads them back."""
-    text = json.dumps(data, ensure_ascii=False)
-    return text if is_utf8(text) else json.dumps(data)
-
-
-def _as_json(caption: Caption, options: Options) -> dict[str, Any]:
-    data: dict[str, Any] = {"caption": caption.text}
-    if options.probabilities:
-        data |= {"log_probability": round(caption.log_probability, 6), "tokens": list(caption.tokens)}
-        data["token_probabilities"] = [round(p, 6) for p in caption.token_probabilities]
-    if caption.alternatives:
-        data["alternatives"] = [_as_json(other, options) for other in caption.alternatives]
-    return data
-
-
-def _key(path: str, options: Options) -> str:
-    """Return what names an image in the output."""
-    return image_id_of(Path(path).name) if options.form == "coco" else path
-
-
-def recover_partial_output(output: Path, options: Options) -> set[str]:
-    """Cut an interrupted output file after its last complete entry, and return the keys of the images that are in it."""
-    lines = output.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    try:
-        if options.form == "coco":
-            entries = [line.rstrip(",") for line in lines if line.startswith("{")]
-            if entries and not entries[-1].endswith("}"):
-                entries.pop()
-            output.write_text("[\n" + ",\n".join(entries), encoding="utf-8")
-            return {str(json.loads(entry)["image_id"]) for entry in entries}
-        lines.pop()  # what follows the last line break was cut off, or is empty
-        whole = "".join(f"{line}\n" for line in lines)
-        output.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
-        if options.form == "csv":
-            return {next(csv.reader([line]))[0] for line in lines[1:]}
-        return {json.loads(line)["path"] if options.form == "jsonl" else line.partition("\t")[0] for line in lines}
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    layout, kept, owners = output.layout, output.kept.copy(), dict[Key, str]()
+    if kept and isinstance(paths, Sequence) and not any(layout.key(path) in kept for path in paths):
+        given = shown(layout.key(paths[0])) if paths else "nothing"
         raise DataError(
-            f"{output}: cannot go on: it is not {options.form} that this command wrote ({error})"
-        ) from error
+            f"{output.path}: cannot go on: none of these images is in it: expected {given}, found {shown(next(iter(kept)))}. "
+            "The file is left as it is"
+        )
+    began, n_captioned, n_failed, waiting = time.monotonic(), 0, output.n_failed, iter(paths)
+    with announce.bar("captioning", len(paths) if isinstance(paths, Sequence) else 0) as advance:
+        while batch := [_claim(path, layout, kept, owners) for path in islice(waiting, captioner.batch_size)]:
+            new = [image for image in batch if not image.is_written]
+            _read(new, captioner, picture)
+            if any(image.pixels is not None for image in new):
+                _read([image for image in batch if image.is_written], captioner, picture)
+                _caption([image for image in batch if image.pixels is not None], captioner, decoding, beginning)
+            for image in new:
+                if row := layout.row(image.path, image.caption, image.failure):
+                    output.write(row)
+                if image.failure:
+                    announce.say(f"failed: {image.failure}", level="error")
+            n_failed += sum(bool(image.failure) for image in new)
+            n_captioned += sum(image.caption is not None for image in new)
+            output.flush()
+            advance(len(batch))
+    output.finish()
+    return Captioned(n_captioned, n_failed, output.kept.total(), time.monotonic() - began)
+
+
+def _claim(path: str, layout: Layout, kept: Counter[Key], owners: dict[Key, str]) -> _Image:
+    """Return an image, and whether the output holds its row: each row counts once, for a path may be given twice."""
+    key = layout.key(path)
+    if layout.form == "coco":
+        if key in owners:
+            return _Image(
+                path,
+                False,
+                f"{path}: its image_id {shown(key)} is that of {owners[key]}, too; COCO results have one caption for each",
+            )
+        owners[key] = path
+    if kept[key] > 0:
+        kept[key] -= 1
+        return _Image(path, True, "")
+    return _Image(path, False, layout.unwritable(path))
+
+
+def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None) -> None:
+    """Fill in pixels, or why there are none."""
+
+    def read(image: _Image) -> None:
+        try:
+            is_given = picture is not None and image.path == STANDARD_INPUT
+            image.pixels = from_any(picture if is_given else image.path, captioner.spec)
+        except DataError as error:
+            image.failure = str(error)
+        except ValueError as error:  # a zero byte, or half a character: no file can have such a name
+            image.failure = f"{image.path!a}: cannot be a path: {error}"
+
+    for _ in map_in_threads(read, [image for image in images if not image.failure], READERS):
+        pass
+
+
+def _caption(images: Sequence[_Image], captioner: Captioner, decoding: Decoding, beginning: str) -> None:
+    pixels = [image.pixels for image in images if image.pixels is not None]
+    names = [image.path for image in images]
+    captions = captioner.caption_pixels(pixels, decoding, beginning=beginning, names=names)
+    for image, caption in zip(images, captions, strict=True):
+        image.caption = caption

@@ -36,6 +36,7 @@ class Captioner:
         self.trained, self.batch_size = trained, batch_size
         self.predictor = Predictor(trained.model, trained.tokenizer, trained.specs)
         (self.input_name, self.spec), *_ = trained.specs.items()
+        self.decoding_defaults = _longest_trained(trained)
         trained.model.decoder.lay_out_for_decoding()
 
     @classmethod
@@ -73,13 +74,13 @@ class Captioner:
         Args:
             images: paths, bytes of image files, PIL images, or uint8 arrays (H, W), (H, W, 3), (H, W, 4).
             beginning: what every caption begins with.
-            decoding: fields of `Decoding`, such as beam_size=5, n_best=3 or method="sample".
+            decoding: fields of `Decoding`, such as beam_size=5, n_best=3 or method="sample". max_length is by default the run's.
 
         Raises:
             DataError: if an image cannot be used, or the beginning has words the model does not know.
             ConfigError: for a decoding field that is unknown or out of range.
         """
-        settings = Decoding.of(decoding)
+        settings = Decoding.of(self.decoding_defaults | decoding)
         if isinstance(images, list | tuple):
             return list(self._caption_many(images, settings, beginning))
         (one,) = self._caption_many([images], settings, beginning)
@@ -101,3 +102,9 @@ class Captioner:
             pixels={self.input_name: self.predictor.pixel_batch(self.input_name, pixels)},
             beginnings=[self.predictor.beginning_tokens(beginning)] * len(pixels),
         )
+
+
+def _longest_trained(trained: TrainedRun) -> dict[str, int]:
+    """Return a run's own max_length, which leaves room for the end; nothing where it is an average, which many captions exceed."""
+    is_average = trained.config.output.output_type_info.max_length == "average"
+    return {} if is_average else {"max_length": trained.facts.max_length}

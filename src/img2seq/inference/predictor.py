@@ -22,6 +22,8 @@ from img2seq.generation.search import Hypothesis, search
 from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 
+MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
+
 
 @dataclass(frozen=True)
 class Caption:
@@ -71,7 +73,7 @@ class Predictor:
         features: Mapping[str, Tensor] | None = None,
         beginnings: Sequence[Sequence[int]] | None = None,
     ) -> list[Caption]:
-        """Return the caption of each of a batch's images.
+        """Return the caption of each of a batch's images; where there are many beams or samples, of some images at a time.
 
         Args:
             decoding: how to search.
@@ -83,6 +85,17 @@ class Predictor:
         Raises:
             ConfigError: if a beginning leaves no room for another token.
         """
+        if len(names) > (most := max(1, MAX_ROWS // decoding.n_rows)):
+            captions = []
+            for part in (slice(start, start + most) for start in range(0, len(names), most)):
+                captions += self.captions(
+                    decoding,
+                    names=names[part],
+                    pixels={name: values[part] for name, values in (pixels or {}).items()},
+                    features={name: values[part] for name, values in (features or {}).items()},
+                    beginnings=beginnings and beginnings[part],
+                )
+            return captions
         model, device = self.model.eval(), self.model.device
         with torch.inference_mode():
             memory = model.encode(
