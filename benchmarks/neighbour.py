@@ -28,14 +28,14 @@ from benchmarks.training import arguments, run
 
 FLICKR8K = ROOT / "examples" / "flickr8k" / "experiment.yaml"
 N_IMAGES = 900  # 500 of them for validation
-WAYS = {
+WAYS: dict[str, dict[str, str]] = {
     "ours": {},  # as the command line chooses
     "as torch comes": {"GOMP_SPINCOUNT": "300000"},
     "active": {"OMP_WAIT_POLICY": "active"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-NEIGHBOURS = {"alone": None, "busy": 0, "low priority": 19}
+NEIGHBOURS: dict[str, int | None] = {"alone": None, "busy": 0, "low priority": 19}
 GOALS = {"busy": 0.4, "low priority": 0.85}
 
 
@@ -86,7 +86,7 @@ def prepare(folder: Path) -> dict[str, dict[str, str]]:
 
 def measure(works: dict[str, dict[str, str]], ways: list[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Ask every way in turn; return a row for each work and way."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for work, request in works.items():
         with ExitStack() as stack:
             sessions = {
@@ -102,16 +102,11 @@ def measure(works: dict[str, dict[str, str]], ways: list[str], rounds: int, seco
                         for way, session in sessions.items():
                             found[way][name].append(session.ask(seconds=seconds)["per_s"])
         for way in ways:
-            row = {"work": work, "way": way} | {name: spread(values) for name, values in found[way].items()}
-            rows.append(row)
-            cells = [show(row[name]) for name in NEIGHBOURS]
-            shares = [row[name]["median"] / row["alone"]["median"] for name in GOALS]
-            print(
-                f"{work:<12} {way:<15}"
-                + "".join(f"{cell:>22}" for cell in cells)
-                + "".join(f"{share:>7.2f}" for share in shares),
-                flush=True,
-            )
+            spreads = {name: spread(values) for name, values in found[way].items()}
+            rows.append({"work": work, "way": way} | spreads)
+            cells = "".join(f"{show(one):>22}" for one in spreads.values())
+            shares = "".join(f"{spreads[name]['median'] / spreads['alone']['median']:>7.2f}" for name in GOALS)
+            print(f"{work:<12} {way:<15}{cells}{shares}", flush=True)
     return rows
 
 

@@ -60,11 +60,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {shown(near[0])}?" if near else ""
 
 
-def counted(n: int, noun: str) -> str:
-    """Return "1 image" or "2 images"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist = 2, 4, 4

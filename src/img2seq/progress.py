@@ -15,6 +15,11 @@ from tqdm import tqdm
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
+def counted(n: int, noun: str) -> str:
+    """Return "1 image" or "2 images"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 class _Stderr:
     """Standard error that drops what cannot be written: its reader may be gone, as Ctrl-C ends `| tee log` too."""
 

@@ -21,7 +21,7 @@ from img2seq.data.split import read_ids
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import MOST_IN_LINE, MOST_LINES, DataError, Img2SeqError
-from img2seq.inference.caption_files import expand
+from img2seq.inference.caption_paths import expand
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.formats import read_pair, read_references, read_results
 from img2seq.run.folder import RunFolder, open_run, read_json, read_tokenizer
@@ -114,7 +114,7 @@ def test_tables_and_lists_with_one_huge_value_are_a_short_error(huge: str, tmp_p
     path, value = tmp_path / "file.csv", HUGE[huge]
     quoted = '"' + value + '"'
     readers: list[Callable[[], object]] = [
-        lambda: read_references(path), lambda: list(expand([str(path)], io.StringIO())),
+        lambda: read_references(path), lambda: list(expand([str(path)], io.StringIO(), warn=print)),
         lambda: read_table(path)[0]["x"], lambda: read_history(path), lambda: Tokenizer.from_json(path.read_text(), "t"),
     ]  # fmt: skip
     for text in (value, f"ID,Sequence\n{value},a\n", f"ID,Sequence\n1,{quoted}\n", f"ID,{quoted}\n1,a\n", f"path,{quoted}\n{quoted},a\n", f"iteration\n{value}\n"):  # fmt: skip

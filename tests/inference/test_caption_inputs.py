@@ -308,10 +308,11 @@ def test_a_caption_is_as_long_as_those_of_the_run(run: Path, images: Path, capsy
     captioner = Captioner.load(run)
     longest = captioner.trained.facts.max_length
     assert longest < 12  # what the model could write, and did
+    lengths_given: tuple[dict[str, Any], ...] = ({}, {"max_length": 64})
     for method in ("greedy", "beam"):  # captions that end by themselves are the same
         found, before = (
             captioner.caption([images / f"{i:03}.png" for i in range(8)], method=method, **more)
-            for more in ({}, {"max_length": 64})
+            for more in lengths_given
         )
         assert [c.tokens for c in found] == [c.tokens for c in before]
     hot: dict[str, Any] = {"method": "sample", "temperature": 100.0, "n_best": 20, "seed": 1}

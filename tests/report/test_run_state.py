@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from img2seq.cli import main as cli
-from img2seq.errors import counted
+from img2seq.progress import counted
 from img2seq.report.curves import read_curve
 from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json

@@ -16,7 +16,7 @@ import io
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +29,6 @@ from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
-)
 BAND_PIXELS = 1 << 18
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -170,10 +167,9 @@ def upright(image: Image.Image) -> Image.Image:
     is_small = image.width * image.height <= (Image.MAX_IMAGE_PIXELS or 0)
     with nullcontext() if is_small else _without_pillows_limit():
         image.load()
-    try:
+    turn = None
+    with suppress(Exception):
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:
-        return image
     return image if turn is None else image.transpose(Image.Transpose(turn))
 
 
@@ -240,8 +236,7 @@ def from_any(source: Any, spec: ImageSpec) -> Pixels:
             return to_pixels(source, spec)
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or (source.ndim != 2 and source.shape[2:] not in ((3,), (4,))):
-            raise DataError(
-                f"image: expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), found {source.dtype} {source.shape}"
-            )
+            found = f"{source.dtype} {source.shape}"
+            raise DataError(f"image: expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), found {found}")
         return to_pixels(Image.fromarray(source), spec)
     raise DataError(f"image: expected a path, bytes, a PIL image or a uint8 array, found {type(source).__name__}")

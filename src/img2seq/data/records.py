@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from img2seq.config.globals import BasicExperiment
-from img2seq.data.image import EXTENSIONS
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, did_you_mean, listed, shown
 
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
+)
 # Files that a person takes for pictures and that are not read: counted, never passed over in silence.
 NOT_READ = frozenset(
     (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".ico", ".tga", ".exr", ".hdr", ".eps", ".pdf",

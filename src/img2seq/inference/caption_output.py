@@ -93,7 +93,7 @@ class Layout:
             return _json({"path": path, **self._as_json(caption)}) + "\n"
         values = [path]
         for one in (caption, *caption.alternatives)[: self.n_captions]:
-            values += [one.text, *([f"{one.log_probability:.6f}"] if self.probabilities else [])]
+            values += [one.text, *([repr(one.log_probability)] if self.probabilities else [])]
         values += [""] * (len(self.columns) - len(values))  # a search may find fewer captions than were asked for
         if self.form == "csv":
             return _csv_row(values)
@@ -103,8 +103,8 @@ class Layout:
     def _as_json(self, caption: Caption, *, is_best: bool = True) -> dict[str, Any]:
         data: dict[str, Any] = {"caption": caption.text}
         if self.probabilities:
-            data |= {"log_probability": round(caption.log_probability, 6), "tokens": list(caption.tokens)}
-            data["token_probabilities"] = [round(p, 6) for p in caption.token_probabilities]
+            data |= {"log_probability": caption.log_probability, "tokens": list(caption.tokens)}
+            data["token_probabilities"] = list(caption.token_probabilities)
         if is_best and self.n_captions > 1:
             data["alternatives"] = [self._as_json(other, is_best=False) for other in caption.alternatives]
         return data

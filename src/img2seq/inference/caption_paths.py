@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from img2seq.data.csv_rows import decode_text, delimiter_hint, file_content, read_rows, row_problem
-from img2seq.data.image import EXTENSIONS
-from img2seq.data.records import images_below, unread_pictures
+from img2seq.data.records import EXTENSIONS, images_below, unread_pictures
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, listed, shown, shown_all
 

@@ -86,14 +86,12 @@ class Predictor:
             ConfigError: if a beginning leaves no room for another token.
         """
         if len(names) > (most := max(1, MAX_ROWS // decoding.n_rows)):
-            captions = []
+            captions: list[Caption] = []
             for part in (slice(start, start + most) for start in range(0, len(names), most)):
+                of_part = [{name: all_[part] for name, all_ in (of or {}).items()} for of in (pixels, features)]
+                starts = beginnings and beginnings[part]
                 captions += self.captions(
-                    decoding,
-                    names=names[part],
-                    pixels={name: values[part] for name, values in (pixels or {}).items()},
-                    features={name: values[part] for name, values in (features or {}).items()},
-                    beginnings=beginnings and beginnings[part],
+                    decoding, names=names[part], pixels=of_part[0], features=of_part[1], beginnings=starts
                 )
             return captions
         model, device = self.model.eval(), self.model.device

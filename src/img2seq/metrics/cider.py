@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.errors import ScoreError, counted, shown
+from img2seq.errors import ScoreError, shown
 from img2seq.metrics.ngrams import LONGEST, Corpus, Ngram, Order, words_of
+from img2seq.progress import counted
 
 _SIGMA = 6.0
 _FORMAT = "img2seq document frequency 1"

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.errors import ScoreError, counted, listed, shown
+from img2seq.errors import ScoreError, listed, shown
 from img2seq.metrics import java
 from img2seq.metrics.bleu import bleu_counts, bleu_from_counts
 from img2seq.metrics.cider import DocumentFrequency, cider_d
@@ -25,6 +25,7 @@ from img2seq.metrics.ngrams import LONGEST, count_corpus
 from img2seq.metrics.notes import notes_on
 from img2seq.metrics.ptb import ptb_tokenize
 from img2seq.metrics.rouge import rouge_l
+from img2seq.progress import counted
 
 JAVA_METRICS = ("meteor", "spice")
 

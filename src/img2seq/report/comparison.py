@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from img2seq.config.load import load_config
 from img2seq.config.show import to_flat
 from img2seq.data.seeds import generator
-from img2seq.errors import RunError, counted
+from img2seq.errors import RunError
+from img2seq.progress import counted
 from img2seq.report.evaluation_page import METRIC_NAMES
 from img2seq.run.folder import RunFolder, open_run, read_json
 from img2seq.run.results import digests

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2seq.errors import RunError, counted
+from img2seq.errors import RunError
+from img2seq.progress import counted
 from img2seq.report.comparison import (
     Gain,
     Run,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from img2seq.errors import counted
+from img2seq.progress import counted
 
 METRIC_NAMES = {
     "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",

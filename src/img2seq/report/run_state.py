@@ -12,7 +12,8 @@ from typing import Any
 from img2seq.build.facts import read_facts
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
-from img2seq.errors import Img2SeqError, RunError, counted
+from img2seq.errors import Img2SeqError, RunError
+from img2seq.progress import counted
 from img2seq.report.comparison_page import clock
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -14,8 +13,6 @@ from img2seq.config.model_sections import ModelSections
 from img2seq.config.yaml_reader import read_yaml
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
-
-README = Path(__file__).with_name("readme.txt")
 
 
 class RunFolder:
@@ -47,14 +44,6 @@ class RunFolder:
     def samples(self, output_name: str) -> Path:
         """Return where the tutorial's scripts look for samples."""
         return self.path / "results" / output_name / output_name / "samples"
-
-    def link_samples(self, output_name: str) -> None:
-        """Let `samples` at the top of the run lead to the samples folder, where links can be made."""
-        self.samples(output_name).mkdir(parents=True, exist_ok=True)
-        link = self.path / "samples"
-        if not link.is_symlink():
-            with contextlib.suppress(OSError):  # a convenience only: some file systems have no links
-                link.symlink_to(self.samples(output_name).relative_to(self.path), target_is_directory=True)
 
 
 def open_run(path: str | Path) -> RunFolder:

@@ -14,6 +14,8 @@ from img2seq.run.folder import RunFolder, file_digest
 
 HALF_WRITTEN = ".*.tmp-*"  # what a killed process leaves beside a file
 
+RUN_README = Path(__file__).with_name("readme.txt")  # what is what in a run folder
+
 
 def write_json(path: Path, data: Any, *, synced: bool = True) -> None:
     """Write JSON as `write_text` does. Not-a-number is refused: it is not JSON."""

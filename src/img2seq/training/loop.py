@@ -36,10 +36,10 @@ from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
-from img2seq.run.folder import README, RunFolder
+from img2seq.run.folder import RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
-from img2seq.run.write import remove_half_written, sign, write_json, write_text
+from img2seq.run.write import RUN_README, remove_half_written, sign, write_json, write_text
 from img2seq.training.average import WeightAverage
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.environment import environment
@@ -132,13 +132,22 @@ def _train_joined(
     Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
 
 
+def _link_samples(run: RunFolder, output_name: str) -> None:
+    """Let `samples` at the top of the run lead to the samples folder, where links can be made."""
+    run.samples(output_name).mkdir(parents=True, exist_ok=True)
+    link = run.path / "samples"
+    if not link.is_symlink():
+        with contextlib.suppress(OSError):  # a convenience only: some file systems have no links
+            link.symlink_to(run.samples(output_name).relative_to(run.path), target_is_directory=True)
+
+
 def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
     """Write what the run is before its first step, so that an interrupted run can be read too."""
     model, config = prepared.model, loaded.experiment
     run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
     run.digests.unlink(missing_ok=True)  # killed here, a run has none until it is resumed, rather than false ones
     write_text(run.config, to_yaml(config))
-    write_text(run.readme, README.read_text(encoding="utf-8"))
+    write_text(run.readme, RUN_README.read_text(encoding="utf-8"))
     write_text(run.sources, describe(loaded) + "\n")
     write_text(run.tokenizer, prepared.tokenizer.to_json())
     write_text(run.data_report, prepared.report)
@@ -151,7 +160,7 @@ def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> N
     }
     write_json(run.facts, {"facts": asdict(prepared.facts), "data": prepared.data, "parameters": parameters})
     sign(run)
-    run.link_samples(config.output.name)
+    _link_samples(run, config.output.name)
 
 
 class _Stops(Exception):
