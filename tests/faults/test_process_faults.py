@@ -163,8 +163,8 @@ def sum_without_a_group_for_the_cpu(rank: int, folder: Path) -> None:
 
 def test_numbers_are_exchanged_where_a_program_has_a_group_for_gpus_alone(tmp_path: Path) -> None:
     with (
-        child(sum_without_a_group_for_the_cpu, 0, tmp_path),
-        child(sum_without_a_group_for_the_cpu, 1, tmp_path) as last,
+        child(sum_without_a_group_for_the_cpu, 0, tmp_path) as one,
+        child(sum_without_a_group_for_the_cpu, 1, tmp_path) as other,
     ):
-        assert exit_code(last) == 0
+        assert (exit_code(one), exit_code(other)) == (0, 0)
     assert [read_json(tmp_path / f"{rank}.json") for rank in (0, 1)] == [[2.0, 1, 7]] * 2

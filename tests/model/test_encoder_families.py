@@ -1,6 +1,6 @@
 """Encoders of several families, through training and captioning as users do: each works, or is refused by name in time.
 
-All families are tried by `python tests/model/encoder_families.py`; docs/encoders.md has its table.
+All families are tried by `python tests/model/encoder_families.py`, which writes docs/encoders.md.
 """
 
 from __future__ import annotations
