@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from img2seq.data.image import IMAGE_FORMATS, convert
+from img2seq.data.image import convert, opened, upright
 
 CELL_WIDTH, PICTURE_HEIGHT, MARGIN, LINE = 300, 225, 18, 18
 CHARACTERS = 38
@@ -71,8 +71,8 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def thumbnail(path: Path, side: int = 320) -> Image.Image:
     """Return a file's picture in RGB, upright and at most `side` pixels on its longer side, by the rules of training."""
-    with Image.open(path, formats=IMAGE_FORMATS) as image:
+    with opened(path.read_bytes(), str(path)) as image:
         image.draft(None, (2 * side, 2 * side))
-        picture = convert(ImageOps.exif_transpose(image), "RGB", str(path))
+        picture = convert(upright(image), "RGB", str(path))
         picture.thumbnail((side, side))
         return picture
