@@ -156,7 +156,7 @@ def test_what_a_file_system_reads_in_pieces_is_what_was_written(
 def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not_wait(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_sync, real_replace, real_step = os.fsync, os.replace, Trainer._step
+    real_sync, real_replace, real_unlink, real_step = os.fsync, os.replace, os.unlink, Trainer._step
     synced: set[int] = set()  # inodes; of a folder, until a name in it changes
     replaced: dict[str, bool] = {}  # by name: was the content on disk before the file had that name
     named: dict[str, bool] = {}  # was the name on disk when the first step began
@@ -167,8 +167,14 @@ def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not
 
     def replace(source: Any, target: Any) -> None:
         replaced[Path(target).name] = Path(source).stat().st_ino in synced
+        if Path(target).exists():
+            synced.discard(Path(target).stat().st_ino)
         synced.discard(Path(target).parent.stat().st_ino)
         real_replace(source, target)
+
+    def unlink(path: Any, **options: Any) -> None:
+        synced.discard(os.stat(path, follow_symlinks=False, **options).st_ino)  # another file will have this number
+        real_unlink(path, **options)
 
     def step(trainer: Trainer, work: Any) -> tuple[float, float, float]:
         if not named:
@@ -178,6 +184,7 @@ def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not
     run = RunFolder(tiny / "run")
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "unlink", unlink)
     monkeypatch.setattr(Trainer, "_step", step)
     train_in(tiny)
     needed = (run.config, run.facts, run.tokenizer, run.split, run.environment, run.history_train, run.history_valid)

@@ -115,7 +115,7 @@ def test_tables_and_lists_with_one_huge_value_are_a_short_error(huge: str, tmp_p
     quoted = '"' + value + '"'
     readers: list[Callable[[], object]] = [
         lambda: read_references(path), lambda: list(expand([str(path)], io.StringIO(), warn=print)),
-        lambda: read_table(path)[0]["x"], lambda: read_history(path), lambda: Tokenizer.from_json(path.read_text(), "t"),
+        lambda: [row["x"] for row in read_table(path)], lambda: read_history(path), lambda: Tokenizer.from_json(path.read_text(), "t"),
     ]  # fmt: skip
     for text in (value, f"ID,Sequence\n{value},a\n", f"ID,Sequence\n1,{quoted}\n", f"ID,{quoted}\n1,a\n", f"path,{quoted}\n{quoted},a\n", f"iteration\n{value}\n"):  # fmt: skip
         path.write_text(text)

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from img2seq.config.inputs import MAX_PIXELS
 from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
 from img2seq.data.row_store import FileState, RowStore, content_key, file_state
 from img2seq.errors import DataError
@@ -72,7 +73,9 @@ def cache_pixels(
 
     Pillow decodes outside Python's interpreter lock, so `workers` threads decode side by side.
     """
-    store = RowStore(cache_folder / f"pixels-{spec.key}", spec.stored_shape, np.uint8)
+    # A picture that is too large for this input may be whole in the cache of another.
+    limit = "" if spec.max_pixels == MAX_PIXELS else f"-max{spec.max_pixels}"
+    store = RowStore(cache_folder / f"pixels-{spec.key}{limit}", spec.stored_shape, np.uint8)
     ids, problems = list(files), {}
     known = dict(zip(ids, store.contents_of([file_state(files[i]) for i in ids]), strict=True))
     rows = store.rows_of([content or "" for content in known.values()])
