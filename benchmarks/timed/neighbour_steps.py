@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from img2seq.model.cpu.waiting import choose_waiting
+from img2seq.model.cpu.cores import bind_threads
 
-choose_waiting()  # before torch is imported, as the command line does
+bind_threads()  # before torch is imported, as the command line does
 
 from benchmarks.steps import endless, step, trainer  # noqa: E402
 from img2seq.config.load import load_config  # noqa: E402

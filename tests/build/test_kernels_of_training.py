@@ -11,6 +11,7 @@ from img2seq.build.trained import load_run
 from img2seq.config.load import load_config
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.convolution import Conv2d
+from img2seq.model.cpu.dropout import Dropout
 from img2seq.progress import Announcer
 
 
@@ -24,6 +25,15 @@ def test_training_has_our_convolutions_and_captioning_has_not(tiny: Path, finish
     assert ours(trained_with)
     assert not ours(captioned_with)
     assert list(trained_with.state_dict()) == list(captioned_with.state_dict())
+
+
+def test_training_draws_our_masks_and_captioning_draws_none(tiny: Path, finished_runs: tuple[Path, Path]) -> None:
+    trained_with = prepare(load_config(tiny / "experiment.yaml"), Announcer(level="critical", bars=False)).model
+    captioned_with = load_run(finished_runs[1]).model
+    found = [
+        {type(m) for m in model.modules() if "Dropout" in type(m).__name__} for model in (trained_with, captioned_with)
+    ]
+    assert found == [{Dropout}, {torch.nn.Dropout}]
 
 
 def test_both_encode_alike(tiny: Path) -> None:

@@ -173,7 +173,7 @@ def test_what_a_resume_reads_is_on_disk_before_the_first_step_and_samples_do_not
         real_replace(source, target)
 
     def unlink(path: Any, **options: Any) -> None:
-        synced.discard(os.stat(path, follow_symlinks=False, **options).st_ino)  # another file will have this number
+        synced.discard(os.stat(path, follow_symlinks=False, **options).st_ino)  # noqa: PTH116  another file will have this number
         real_unlink(path, **options)
 
     def step(trainer: Trainer, work: Any) -> tuple[float, float, float]:

@@ -31,6 +31,7 @@ from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.check_encoder import unseen_border
 from img2seq.model.cpu.convolution import replace_convolutions
+from img2seq.model.cpu.dropout import replace_dropout
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
 
@@ -174,9 +175,11 @@ def _read_data(
 
 
 def speed_up(model: CaptionModel) -> CaptionModel:
-    """Let the encoders train with our convolutions, which are made for that: single captions are faster with torch's."""
+    """Let a model train with our convolutions and our dropout; captioning has no need of them."""
     for name in model.encoders:
         replace_convolutions(model.encoder(name).backbone)
+    for part in (model.projections, model.decoder):
+        replace_dropout(part)
     return model
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, config_of, set_run
 from img2seq.model.cpu.collector import collector_paused
+from img2seq.model.cpu.cores import bind_threads
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={arguments.max_time}"]
     loaded = config_of(arguments, overrides)
     with collector_paused():
+        bind_threads()
         from img2seq.progress import Announcer
         from img2seq.training.interruption import Interrupted
         from img2seq.training.loop import train

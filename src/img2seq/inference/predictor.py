@@ -21,6 +21,7 @@ from img2seq.errors import DataError
 from img2seq.generation.search import Hypothesis, search
 from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.few_rows import one_thread_for
 
 MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
 
@@ -101,7 +102,8 @@ class Predictor:
                 features={name: values.to(device) for name, values in (features or {}).items()},
             )
         step = ModelStep(model.decoder, memory, n_images=len(names))
-        found = search(step, decoding, self.tokenizer.special, beginnings=beginnings, names=names)
+        with one_thread_for(len(names) * decoding.n_rows, device):
+            found = search(step, decoding, self.tokenizer.special, beginnings=beginnings, names=names)
         return [self._caption(hypotheses) for hypotheses in found]
 
     def pixel_batch(self, input_name: str, pictures: Sequence[Pixels]) -> Tensor:

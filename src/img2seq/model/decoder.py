@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from img2seq.model.cpu.dropout import Dropout
 from img2seq.model.cpu.switch import is_on
 
 
@@ -48,7 +47,7 @@ class Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward_in = nn.Linear(width, feedforward)
         self.feedforward_out = nn.Linear(feedforward, width)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
         """Return (N, D) tokens after this layer."""
@@ -99,7 +98,7 @@ class Decoder(nn.Module):
             self.position = nn.Parameter(0.02 * torch.randn(n_positions, width))
         else:
             self.register_buffer("position", sinusoids(n_positions, width), persistent=False)
-        self.position_dropout = Dropout(position_dropout)
+        self.position_dropout = nn.Dropout(position_dropout)
         self.blocks = nn.ModuleList(Block(width, n_heads, feedforward, dropout, has_memory) for _ in range(n_layers))
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(vocabulary))

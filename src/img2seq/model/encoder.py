@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from img2seq.errors import ModelError
-from img2seq.model.cpu.dropout import Dropout
 from img2seq.model.weights import first_line
 
 CreateBackbone = Callable[[str, int, int, int, Mapping[str, Any]], nn.Module]  # as `create_backbone`
@@ -160,7 +159,7 @@ class ContextProjection(nn.Module):
         self.place = nn.Parameter(0.5 * torch.randn(n_places, width))
         self.kind = nn.Parameter(0.02 * torch.randn(width))
         self.out_norm = nn.LayerNorm(width)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, P, D) context vectors of (B, P, C) features."""

@@ -33,6 +33,7 @@ from img2seq.config.show import describe, to_yaml
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.cores import on_first_core
 from img2seq.model.cpu.memory import keep_freed_memory
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint
@@ -302,6 +303,7 @@ class Trainer:
                     return
             state.epoch, state.batch = state.epoch + 1, 0
 
+    @on_first_core()
     def _step(self, work: Work) -> tuple[float, float, float]:
         """Take one optimiser step; return loss (nats per token), learning rate and gradient norm.
 

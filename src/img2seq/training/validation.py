@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.order import validation_plan
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.cpu.cores import on_first_core
 from img2seq.model.packing import pack
 from img2seq.model.teacher_forcing import token_losses
 from img2seq.training.distributed import ALONE, World
@@ -64,7 +65,7 @@ def image_losses(
     for place, batch in zip(mine, data.batches([plan[i] for i in mine], workers=workers), strict=True):
         before_batch()
         packed = pack(batch, model.device)
-        with autocast():
+        with autocast(), on_first_core():
             losses = token_losses(model, packed).cpu().double().numpy()
         images = slice(bounds[place], bounds[place + 1])
         owners, n_images = packed.image_of_token.cpu().numpy(), packed.image_shape[0]

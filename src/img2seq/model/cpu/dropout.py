@@ -36,3 +36,11 @@ class Dropout(nn.Module):
         bits = torch.from_numpy(words.view(np.int16))[: x.numel()].view(x.shape)
         mask = (bits >= dropped - _LEVELS // 2).to(x.dtype)
         return x * mask.mul_(_LEVELS / (_LEVELS - dropped))
+
+
+def replace_dropout(model: nn.Module) -> None:
+    """Let every dropout of this model, changed in place, be one of ours."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, Dropout(child.p))

@@ -1,0 +1,53 @@
+"""Each of torch's threads on a core of its own while a step is computed.
+
+Threads that compute a step together wait for each other hundreds of times. Beside another program the system often runs two
+of them on one core, where one waits for the other to stop waiting: a step then takes several times as long as a fair share of
+the machine would allow. `python -m benchmarks neighbour` measures it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_first_core: set[int] = set()  # where the calling thread belongs while it computes; nothing: wherever the system likes
+
+
+def bind_threads() -> None:
+    """Import torch so that each thread it starts stays on a core of its own. Before torch is imported, on Linux alone.
+
+    A user's own settings of threads win, such as torchrun's OMP_NUM_THREADS: the threads of several processes would meet on
+    the first cores.
+    """
+    is_set = any(name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_")) for name in os.environ)
+    if sys.platform != "linux" or is_set:
+        return
+    cores = os.sched_getaffinity(0)
+    os.environ |= {
+        "OMP_PLACES": "cores",
+        "OMP_PROC_BIND": "spread",
+    }  # read once, when torch's library of threads is loaded
+    try:
+        import torch  # noqa: F401
+    finally:
+        del os.environ["OMP_PLACES"], os.environ["OMP_PROC_BIND"]  # no concern of programs that we start
+    _first_core.update(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores)  # threads that we start ourselves may be anywhere
+
+
+@contextmanager
+def on_first_core() -> Iterator[None]:
+    """Keep the calling thread on the core that is its own among torch's threads."""
+    if not _first_core:
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    with suppress(OSError):  # the cores we may use have changed since
+        os.sched_setaffinity(0, _first_core)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores)
