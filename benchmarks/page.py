@@ -289,6 +289,29 @@ KEPT: dict[str, str] = dict.fromkeys(
 )
 
 
+def neighbours() -> list[str]:
+    """Return how training and captions fare beside other programs."""
+    found = result("neighbour")
+    if not found:
+        return []
+    names = list(found["goals"])
+    rows = []
+    for row in found["rows"]:
+        shares = [f"{row[name]['median'] / row['alone']['median']:.2f}" for name in names]
+        rows.append((row["work"], row["way"], *(show(row[name]) for name in ("alone", *names)), *shares))
+    goals = " and ".join(f"{goal} beside a {name} program" for name, goal in found["goals"].items())
+    return section(
+        "Beside other programs",
+        "`python -m benchmarks neighbour`: training from cached features as in examples/flickr8k, captions/s, and captions of one picture at\n"
+        "a time by the tutorial's model, captions/s; alone, beside a program that computes all the time, and beside such a one of low\n"
+        f"priority (nice 19). The last columns are shares of the speed alone; goals: at least {goals}. `ours` is what the command line does:\n"
+        "each of torch's threads keeps a core of its own while a step is computed, and few captions are decoded on one thread; any\n"
+        "`OMP_`, `GOMP_`, `KMP_` or `MKL_` setting of yours turns both off.",
+        ("work", "threads", "alone", *names, *(f"share, {name}" for name in names)),
+        rows,
+    )
+
+
 def libraries() -> list[str]:
     """Return hand-written parts beside libraries."""
     found = result("libraries")
@@ -392,6 +415,7 @@ def page() -> str:
         *decoding(),
         *growth(),
         *kernels(),
+        *neighbours(),
         "## What made training fast besides",
         "",
         "- An image is decoded once, ever, and encoded once for all of its captions in a batch; no padded position enters a linear layer.",

@@ -46,6 +46,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("IMG2SEQ_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _no_java(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute METEOR only where a test is marked `java`: each evaluation would start its program, for seconds."""
+    from img2seq.metrics import java
+
+    def meteor(*texts: object) -> object:
+        raise java.NotComputed("not in this test")
+
+    if request.node.get_closest_marker("java") is None:
+        monkeypatch.setattr(java, "meteor", meteor)
+
+
 @pytest.fixture
 def speed_ups_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every speed-up on, whatever the environment says: for tests of the speed-ups themselves."""

@@ -219,6 +219,7 @@ def test_a_path_that_can_be_none_is_an_image_that_failed(
     assert "failed: " in found.err
 
 
+@pytest.mark.java
 def test_evaluating_a_run_writes_scores_captions_and_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert img2seq("evaluate", run, "--beam-size", "3") == 0
     folder = run / "evaluation"

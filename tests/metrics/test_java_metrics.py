@@ -15,6 +15,8 @@ from img2seq.metrics import java, ptb_tokenize, score
 
 PUBLISHED = pytest.mark.skipif(not (SHARED / "data/metric_refs").is_dir(), reason="needs ../shared/data/metric_refs")
 
+pytestmark = pytest.mark.java
+
 
 @needs_java
 @PUBLISHED

@@ -89,6 +89,10 @@ def job(folder: Path, name: str, overrides: list[str], sittings: int = 0) -> dic
     }
 
 
+# All in one of pytest's workers: another would wait while this one trains.
+pytestmark = pytest.mark.xdist_group("processes")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of runs, named by variant and number of processes; trained once."""
