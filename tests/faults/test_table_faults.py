@@ -125,6 +125,14 @@ def test_what_is_meant_is_read(
     assert json.loads((folder / "scores/metrics.json").read_text())["bleu_1"] == pytest.approx(1)
 
 
+def test_a_name_that_is_right_is_not_to_be_renamed(folder: Path) -> None:
+    (folder / "captions.csv").write_text("ID;caption\n000;a dog\n")
+    with pytest.raises(DataError, match="semicolons") as found:
+        read_captions(folder / "captions.csv")
+    assert "'caption' to Sequence" in str(found.value)
+    assert "'ID' to ID" not in str(found.value)
+
+
 # --- IDs
 
 

@@ -63,7 +63,8 @@ WRONG_OUTPUTS = {
     "--output missing/x.csv": ["missing/x.csv"],
     "--output missing/x.csv --resume": ["missing/x.csv"],
     "--output /dev/null/x.csv": ["/dev/null/x.csv"],
-    "--output folder.csv --resume": ["folder.csv"],
+    "--output folder.csv": ["folder.csv", "a folder"],
+    "--output folder.csv --resume": ["folder.csv", "a folder"],
     "--output there.csv": ["there.csv", "--resume"],
     "--output there.csv --resume": ["there.csv", "line 1", "'path,caption\\n'", "'some'"],
 }

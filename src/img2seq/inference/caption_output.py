@@ -199,6 +199,8 @@ class CaptionOutput:
         self._file: BinaryIO | None = None
         if path is None:
             return
+        if path.is_dir():
+            raise DataError(f"{path}: expected a file to write, found a folder")
         self._is_new = not path.exists()
         if not (self._is_new or resume):
             raise DataError(f"{path}: exists already; continue with --resume, or choose another file")

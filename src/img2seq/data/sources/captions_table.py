@@ -70,7 +70,7 @@ def _hint(header: Sequence[str], missing: Sequence[str]) -> str:
     renamed = []
     for column in missing:
         like = [name for name in names if name.lower() in _OTHER_NAMES[column]]
-        if len(like) == 1:
+        if len(like) == 1 and like[0] != column:  # it may only stand behind another delimiter
             renamed.append(f"{shown(like[0])} to {column}")
     if renamed:
         return f"{delimiter} Rename {' and '.join(renamed)} if that is what it holds."
