@@ -21,7 +21,10 @@ from img2seq.run.write import write_json
 @pytest.fixture
 def runs(finished_runs: tuple[Path, Path], tmp_path: Path) -> tuple[str, str]:
     """Return copies of two finished runs, for tests that write into them."""
-    text, image = (shutil.copytree(run, tmp_path / "runs" / run.name, symlinks=True) for run in finished_runs)
+    without = shutil.ignore_patterns("evaluation")  # of another test, in the run that all share
+    text, image = (
+        shutil.copytree(run, tmp_path / "runs" / run.name, symlinks=True, ignore=without) for run in finished_runs
+    )
     return str(text), str(image)
 
 
