@@ -76,6 +76,18 @@ def test_runs_of_another_vocabulary_are_not_proposed_for_comparison(tiny: Path) 
     assert not any(str(tiny / "other") in command for command in next_commands(tiny / "run"))
 
 
+@pytest.mark.parametrize(
+    ("file", "content"), [("validation/summary.json", "{"), ("validation/summary.json", "[]"), ("config.yaml", "- x")]
+)
+def test_a_damaged_run_beside_it_ends_no_training(file: str, content: str, tiny: Path) -> None:
+    assert img2seq(["train", str(tiny / "experiment.yaml")]) == 0
+    shutil.copytree(tiny / "run", tiny / "beside")
+    (tiny / "beside" / file).write_text(content)
+    commands = next_commands(tiny / "run")
+    assert not any(str(tiny / "beside") in command for command in commands)
+    assert img2seq(["train", str(tiny / "experiment.yaml"), "--overwrite"]) == 0
+
+
 def test_no_inputs_on_the_command_line_is_the_text_only_baseline(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
+from img2seq.errors import Img2SeqError
+from img2seq.progress import counted
 from img2seq.report.comparison import Run, read_runs, shuffled_gain
 from img2seq.run.folder import RunFolder, read_json, read_model_sections
 from img2seq.run.tables import read_history
@@ -23,11 +26,11 @@ def next_commands(path: str | Path) -> list[str]:
     run = RunFolder(path)
     folder, others = str(run.path), _comparable_runs(run)
     if not _sees_images(run):
-        commands = [["compare", folder, str(other.path)] for other in others if _sees_images(other)][:1]
+        commands = [["compare", folder, other] for other, has_image in others if has_image][:1]
         commands = commands or [["runs", "show", folder]]
     else:
         commands = [["caption", folder, str(run.validation / "pictures")], ["evaluate", folder]]
-        baselines = [str(other.path) for other in others if not _sees_images(other)]
+        baselines = [other for other, has_image in others if not has_image]
         if not baselines:
             baselines = [f"{folder}_text"]
             to_there = f"--globals.basic_experiment.output_folder={baselines[0]}"
@@ -43,7 +46,8 @@ def _worth_of_images(run: Run) -> str:
     if measured is None:
         return "what the image is worth is not known: that takes two validation images"
     worth, (low, high) = measured
-    interval = f"{worth:.4f} nats per token (95 % interval {low:.4f} to {high:.4f}, {len(run.losses)} images)"
+    n_images = counted(len(run.losses), "image")
+    interval = f"{worth:.4f} nats per token (95 % interval {low:.4f} to {high:.4f}, {n_images})"
     if low > 0:
         return f"the image is worth {interval}: by this the loss rises under other pictures"
     return f"the image may be worth nothing: under other pictures the loss rises by {interval}"
@@ -54,7 +58,7 @@ def _repetition(run: Run) -> str:
     n_different = len(set(captions))
     if not run.has_image or len(captions) < 2 or n_different > REPEATED * len(captions):
         return ""
-    return f"captions repeat: {len(captions)} pictures got {n_different} of them; more training or more data may help"
+    return f"captions repeat: {len(captions)} pictures got {counted(n_different, 'different caption')}; more training or more data may help"
 
 
 def _evaluations(run: Run) -> str:
@@ -63,16 +67,19 @@ def _evaluations(run: Run) -> str:
     return "there was one evaluation, so no earlier step could be the best: lower evaluation_checkpoint.sample_interval"
 
 
-def _comparable_runs(run: RunFolder) -> list[RunFolder]:
-    """Return the finished runs beside this one that have its vocabulary, the newest first."""
+def _comparable_runs(run: RunFolder) -> list[tuple[str, bool]]:
+    """Return the finished runs beside this one that have its vocabulary, the newest first, and whether they see images."""
     vocabulary = read_json(run.validation / "summary.json")["tokenizer"]
     found = []
     for path in run.path.resolve().parent.glob("*/validation/summary.json"):
         other = RunFolder(run.path.parent / path.parents[1].name)
-        is_other = other.path.resolve() != run.path.resolve() and other.config.is_file()
-        if is_other and read_json(path).get("tokenizer") == vocabulary:
-            found.append((path.stat().st_mtime, other))
-    return [other for _, other in sorted(found, key=lambda entry: -entry[0])]
+        if other.path.resolve() == run.path.resolve() or not other.config.is_file():
+            continue
+        with suppress(Img2SeqError, OSError):  # another run may be damaged, or be removed meanwhile
+            summary = read_json(path)
+            if isinstance(summary, dict) and summary.get("tokenizer") == vocabulary:
+                found.append((path.stat().st_mtime, str(other.path), _sees_images(other)))
+    return [(other, has_image) for _, other, has_image in sorted(found, key=lambda entry: -entry[0])]
 
 
 def _sees_images(run: RunFolder) -> bool:

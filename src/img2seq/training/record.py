@@ -164,9 +164,10 @@ class Recorder:
         self.announce.say(
             f"best validation loss {best.checkpoint.valid_loss:.4f} nats per token, at step {best.checkpoint.step}; the run is in {self.run.path}"
         )
-        for finding in findings(self.run.path):
-            self.announce.say(finding)
-        self.announce.say("\n  ".join(["next:", *next_commands(self.run.path)]))
+        with self._warned("what comes next is not known"):
+            for finding in findings(self.run.path):
+                self.announce.say(finding)
+            self.announce.say("\n  ".join(["next:", *next_commands(self.run.path)]))
 
     def close(self) -> None:
         """Flush and close all files."""
