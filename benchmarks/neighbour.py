@@ -25,6 +25,7 @@ from benchmarks.figures import save, show, spread
 from benchmarks.peers import Session
 from benchmarks.photographs import ROOT, photographs
 from benchmarks.training import arguments, run
+from img2seq.model.cpu.cores import SETTINGS
 
 FLICKR8K = ROOT / "examples" / "flickr8k" / "experiment.yaml"
 N_IMAGES = 900  # 500 of them for validation
@@ -118,8 +119,8 @@ def main(line: list[str]) -> None:
     options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options.add_argument("--folder", type=Path, help="keep what is prepared there")
     chosen = options.parse_args(line)
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+        del os.environ[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -305,8 +305,8 @@ def neighbours() -> list[str]:
         "`python -m benchmarks neighbour`: training from cached features as in examples/flickr8k, captions/s, and captions of one picture at\n"
         "a time by the tutorial's model, captions/s; alone, beside a program that computes all the time, and beside such a one of low\n"
         f"priority (nice 19). The last columns are shares of the speed alone; goals: at least {goals}. `ours` is what the command line does:\n"
-        "each of torch's threads keeps a core of its own while a step is computed, and few captions are decoded on one thread; any\n"
-        "`OMP_`, `GOMP_`, `KMP_` or `MKL_` setting of yours turns both off.",
+        "each of torch's threads keeps a core of its own while a step is computed, which any `OMP_`, `GOMP_`, `KMP_` or `MKL_` setting of\n"
+        "yours turns off, and few captions are decoded on one thread, which `OMP_NUM_THREADS` turns off.",
         ("work", "threads", "alone", *names, *(f"share, {name}" for name in names)),
         rows,
     )

@@ -157,6 +157,25 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     return folder / "text", folder / "image"
 
 
+@pytest.fixture(scope="session")
+def run(finished_runs: tuple[Path, Path]) -> Path:
+    """Return the finished run that sees images."""
+    return finished_runs[1]
+
+
+@pytest.fixture(scope="session")
+def images(run: Path) -> Path:
+    """Return the images of the finished run."""
+    return run.parent / "images"
+
+
+def img2seq(*arguments: str | Path) -> int:
+    """Run the command line in this process and return its exit code."""
+    from img2seq.cli import main as cli
+
+    return cli.run([str(argument) for argument in arguments])
+
+
 def _train_two(folder: Path) -> None:
     from img2seq.config.load import ConfigFiles, load
     from img2seq.training.loop import train

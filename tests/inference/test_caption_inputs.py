@@ -15,28 +15,14 @@ from typing import Any
 
 import pytest
 
+from conftest import img2seq
 from img2seq import Captioner
-from img2seq.cli import main as cli
 from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
 from img2seq.generation.search import search
 from img2seq.inference import predictor as predicting
 from img2seq.inference.captioner import _longest_trained
 from img2seq.progress import Announcer
-
-
-@pytest.fixture(scope="module")
-def run(finished_runs: tuple[Path, Path]) -> Path:
-    return finished_runs[1]
-
-
-@pytest.fixture
-def images(run: Path) -> Path:
-    return run.parent / "images"
-
-
-def img2seq(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from img2seq.cli import main as cli
+from conftest import img2seq
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec
 from img2seq.errors import DataError
@@ -221,10 +221,6 @@ def test_what_a_stop_in_the_first_batch_left_is_continued(
 
 
 # --- the command
-
-
-def img2seq(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED
+from conftest import SHARED, img2seq
 from img2seq import Captioner
-from img2seq.cli import main as cli
 from img2seq.errors import DataError
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
@@ -26,20 +25,6 @@ from img2seq.run.folder import read_json
 from img2seq.run.tables import read_table
 
 METRIC_REFS = SHARED / "data/metric_refs"
-
-
-@pytest.fixture(scope="module")
-def run(finished_runs: tuple[Path, Path]) -> Path:
-    return finished_runs[1]
-
-
-@pytest.fixture
-def images(run: Path) -> Path:
-    return run.parent / "images"
-
-
-def img2seq(*arguments: str | Path) -> int:
-    return cli.run([str(argument) for argument in arguments])
 
 
 def test_every_kind_of_source_gives_the_same_caption(run: Path, images: Path) -> None:

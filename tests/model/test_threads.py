@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from img2seq import Captioner
+from img2seq.inference import predictor as predicting
+from img2seq.model.cpu.cores import SETTINGS
 from img2seq.model.cpu.few_rows import FEW_ROWS, one_thread_for
 
 BIND = """
@@ -36,9 +40,7 @@ needs_two_cores = pytest.mark.skipif(
 
 
 def bound(**settings: str) -> dict[str, Any]:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))
-    } | settings
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | settings
     done = subprocess.run([sys.executable, "-c", BIND], env=environment, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -77,3 +79,58 @@ def test_few_captions_are_decoded_on_one_thread(monkeypatch: pytest.MonkeyPatch)
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+TRAIN = """
+import json, os, sys
+from img2seq.cli import main as cli, train as verb
+bind, cores = verb.bind_threads, []
+
+def bind_and_watch():
+    bind()
+    from img2seq.training.objective import CrossEntropy
+    loss_sum = CrossEntropy.loss_sum
+    def watched(*arguments):
+        cores.append(len(os.sched_getaffinity(0)))
+        return loss_sum(*arguments)
+    CrossEntropy.loss_sum = watched
+
+verb.bind_threads = bind_and_watch
+all_cores = len(os.sched_getaffinity(0))
+code = cli.run(["train", sys.argv[1], "--globals.basic_experiment.n_epochs=1"])
+print(json.dumps({"code": code, "cores": cores, "freed": len(os.sched_getaffinity(0)) == all_cores}))
+"""
+
+
+@needs_two_cores
+def test_training_computes_its_steps_on_the_first_core_and_leaves_it_after_each(tiny: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    command = [sys.executable, "-c", TRAIN, str(tiny / "experiment.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    n_steps = len((tiny / "run/history_train.csv").read_text().splitlines()) - 1
+    assert (found["code"], found["freed"]) == (0, True)
+    assert len(found["cores"]) == n_steps > 2
+    assert set(found["cores"]) == {len(bound()["inside"])}  # one core, where each has one thread
+
+
+def test_a_picture_is_decoded_on_one_thread_and_many_are_on_all(
+    run: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads: list[int] = []
+
+    def search(*arguments: Any, **options: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return real(*arguments, **options)
+
+    real = vars(predicting)["search"]
+    monkeypatch.setattr(predicting, "search", search)
+    captioner, pictures = Captioner.load(run), sorted(images.iterdir())
+    torch.set_num_threads(2)
+    try:
+        captioner.caption(pictures[0], beam_size=5)
+        captioner.caption(pictures[:5], beam_size=5)
+    finally:
+        torch.set_num_threads(1)
+    assert threads == [1, 2]

@@ -14,7 +14,7 @@ from img2seq.data.image import from_any
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import ConfigError, ModelError
-from img2seq.model.check_encoder import check_encoder
+from img2seq.model.check_encoder import check_name
 from img2seq.model.foreign_weights import read_any_shapes
 
 
@@ -30,11 +30,9 @@ def check_before_reading(config: Experiment, *, is_new: bool) -> None:
     """
     specs = image_specs(config.inputs)
     for entry in config.inputs:
-        spec, wanted = specs[entry.name], entry.model
-        size = {"height": spec.height, "width": spec.width, "channels": spec.stored_shape[2]}
-        check_encoder(wanted.model_type, **size, options=wanted.model_init_config)
+        check_name(entry.model.model_type)
         for manual in config.output.sampling_config.manual_inputs:
-            from_any(manual[entry.name], spec)
+            from_any(manual[entry.name], specs[entry.name])
     info = config.output.output_type_info
     if info.vocab_file is not None:
         check_beginnings(config, from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase))

@@ -28,7 +28,7 @@ from img2seq.progress import Announcer
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
 from img2seq.run.folder import read_json
-from img2seq.run.results import MADE_FROM, check_results_folder, digests
+from img2seq.run.results import MADE_FROM, check_results_folder, digests_by_name
 from img2seq.run.write import write_json, write_table, write_text
 from img2seq.training.validation import image_losses
 
@@ -79,7 +79,7 @@ def inputs_of_run(
         "data": "captions" if captions_file else f"{split} split",
         "images": None if images_folder is None else str(Path(images_folder).resolve()),
         **asdict(decoding),
-        **{f"{name}_sha256": digest for name, digest in zip(files, digests(files.values()), strict=True)},
+        **digests_by_name(files),
     }
 
 
@@ -88,7 +88,7 @@ def inputs_of_results(results: str, references: str, document_frequency: str | N
     files = {"results": Path(results), "references": Path(references)}
     if document_frequency is not None:
         files["document_frequency"] = Path(document_frequency)
-    return {f"{name}_sha256": digest for name, digest in zip(files, digests(files.values()), strict=True)}
+    return digests_by_name(files)
 
 
 def check_output(folder: Path, made_from: Mapping[str, Any], *, overwrite: bool) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -21,18 +19,6 @@ def check_name(name: str) -> None:
         raise ModelError(f"model_type: timm has no encoder named {name!r}.{hint}")
     if "." in name and name not in (tagged := timm.models.get_arch_pretrained_cfgs(name)):
         raise ModelError(f"model_type: timm has no weights named {name!r}.{did_you_mean(name, tagged)}")
-
-
-def check_encoder(name: str, *, height: int, width: int, channels: int, options: Mapping[str, Any]) -> None:
-    """Build an encoder without memory for its weights, which takes no time.
-
-    Raises:
-        ModelError: for a name, options or a size that it does not take, and features that are no map and no sequence.
-    """
-    check_name(name)
-    gray = [0.5] * channels
-    with torch.device("meta"):
-        ImageEncoder(name, height=height, width=width, mean=gray, std=gray, options=options)
 
 
 def unseen_border(encoder: ImageEncoder) -> tuple[int, int]:

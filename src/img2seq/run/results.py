@@ -60,6 +60,11 @@ def digests(paths: Iterable[Path]) -> list[str | None]:
     return [file_digest(path) if path.is_file() else None for path in paths]
 
 
+def digests_by_name(files: Mapping[str, Path]) -> dict[str, str | None]:
+    """Return the SHA-256 of each file as `<name>_sha256`, the form in which `made_from` keeps it."""
+    return {f"{name}_sha256": digest for name, digest in zip(files, digests(files.values()), strict=True)}
+
+
 def _made_from(path: Path) -> dict[str, Any]:
     with contextlib.suppress(RunError):
         content = read_json(path)

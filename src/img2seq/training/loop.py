@@ -18,7 +18,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -29,7 +28,6 @@ from img2seq.build.prepare import Prepared, prepare, speed_up
 from img2seq.build.trained import load_run
 from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
-from img2seq.config.show import describe, to_yaml
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
 from img2seq.model.caption_model import CaptionModel
@@ -40,10 +38,10 @@ from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
-from img2seq.run.write import RUN_README, remove_half_written, sign, write_json, write_text
+from img2seq.run.write import remove_half_written, write_json
 from img2seq.training.average import WeightAverage
+from img2seq.training.describe import describe_run
 from img2seq.training.distributed import ALONE, World, joined
-from img2seq.training.environment import environment
 from img2seq.training.finish import last_losses
 from img2seq.training.interruption import Interrupted, first_signal_to
 from img2seq.training.objective import CrossEntropy, Objective
@@ -129,39 +127,8 @@ def _train_joined(
         elif not is_new:
             clear(run)
         remove_half_written(run.path)
-        _describe_run(run, loaded, prepared)
+        describe_run(run, loaded, prepared)
     Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
-
-
-def _link_samples(run: RunFolder, output_name: str) -> None:
-    """Let `samples` at the top of the run lead to the samples folder, where links can be made."""
-    run.samples(output_name).mkdir(parents=True, exist_ok=True)
-    link = run.path / "samples"
-    if not link.is_symlink():
-        with contextlib.suppress(OSError):  # a convenience only: some file systems have no links
-            link.symlink_to(run.samples(output_name).relative_to(run.path), target_is_directory=True)
-
-
-def _describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> None:
-    """Write what the run is before its first step, so that an interrupted run can be read too."""
-    model, config = prepared.model, loaded.experiment
-    run.checkpoints.mkdir(exist_ok=True)  # before the files: with them its name reaches the disk
-    run.digests.unlink(missing_ok=True)  # killed here, a run has none until it is resumed, rather than false ones
-    write_text(run.config, to_yaml(config))
-    write_text(run.readme, RUN_README.read_text(encoding="utf-8"))
-    write_text(run.sources, describe(loaded) + "\n")
-    write_text(run.tokenizer, prepared.tokenizer.to_json())
-    write_text(run.data_report, prepared.report)
-    write_text(run.model_text, f"{model}\n")
-    write_json(run.split, {"train": prepared.train.image_ids, "valid": prepared.valid.image_ids})
-    write_json(run.environment, environment())
-    parameters = {
-        "all": sum(p.numel() for p in model.parameters()),
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
-    write_json(run.facts, {"facts": asdict(prepared.facts), "data": prepared.data, "parameters": parameters})
-    sign(run)
-    _link_samples(run, config.output.name)
 
 
 class _Stops(Exception):

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+SETTINGS = ("OMP_", "GOMP_", "KMP_", "MKL_")  # how variables of the environment begin that set something of threads
+
 _first_core: set[int] = set()  # where the calling thread belongs while it computes; nothing: wherever the system likes
 
 
@@ -21,14 +23,12 @@ def bind_threads() -> None:
     A user's own settings of threads win, such as torchrun's OMP_NUM_THREADS: the threads of several processes would meet on
     the first cores.
     """
-    is_set = any(name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_")) for name in os.environ)
+    is_set = any(name.startswith(SETTINGS) for name in os.environ)
     if sys.platform != "linux" or is_set:
         return
     cores = os.sched_getaffinity(0)
-    os.environ |= {
-        "OMP_PLACES": "cores",
-        "OMP_PROC_BIND": "spread",
-    }  # read once, when torch's library of threads is loaded
+    # Read once, when torch's library of threads is loaded.
+    os.environ |= {"OMP_PLACES": "cores", "OMP_PROC_BIND": "spread"}
     try:
         import torch  # noqa: F401
     finally:
