@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def neighbour(priority: int | None) -> Iterator[None]:
     finally:
         program.kill()
         program.wait()
+
+
+@contextmanager
+def awake(session: Session) -> Iterator[None]:
+    """Let one of the processes run: the threads of another that look for work all the time would be its neighbours."""
+    session.process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        session.process.send_signal(signal.SIGSTOP)
+
+
+def wake_all(sessions: Iterable[Session]) -> None:
+    """Let all of them run, to their end."""
+    for session in sessions:
+        session.process.send_signal(signal.SIGCONT)
 
 
 def prepare(folder: Path) -> dict[str, dict[str, str]]:
@@ -96,12 +113,15 @@ def measure(works: dict[str, dict[str, str]], ways: list[str], rounds: int, seco
             for session in sessions.values():
                 session.ask(**request)
                 session.ask(seconds=1)
+                session.process.send_signal(signal.SIGSTOP)
+            stack.callback(wake_all, sessions.values())  # before they are closed
             found: dict[str, dict[str, list[float]]] = {way: {name: [] for name in NEIGHBOURS} for way in ways}
             for _ in range(rounds):
                 for name, priority in NEIGHBOURS.items():
                     with neighbour(priority):
                         for way, session in sessions.items():
-                            found[way][name].append(session.ask(seconds=seconds)["per_s"])
+                            with awake(session):
+                                found[way][name].append(session.ask(seconds=seconds)["per_s"])
         for way in ways:
             spreads = {name: spread(values) for name, values in found[way].items()}
             rows.append({"work": work, "way": way} | spreads)
