@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "missing": (lambda f: (f / "images/002.png").unlink(), "missing-image", "error", "002"),
     "two files": (copied("002.png", "002.jpg"), "id-clash", "error", "002: "),
     "a link out": (lambda f: (f / "images/l.png").symlink_to("/etc/hostname"), "refused-file", "error", "l.png"),
-    "kinds that are not read": (lambda f: (f / "images/x.HEIC").write_bytes(b"x"), "unread-picture", "warning", "1 .heic"),
+    "kinds that are not read": (lambda f: (f / "images/x.JXL").write_bytes(b"x"), "unread-picture", "warning", "1 .jxl"),
     "copies": (copied("002.png", "copy.png"), "duplicate-image", "warning", "002, copy"),
     "tiny": (resized(40, 8), "odd-shape", "warning", "002.png: 40 x 8"),
     "narrow": (resized(1000, 20), "odd-shape", "warning", "002.png: 1000 x 20"),
@@ -174,7 +174,9 @@ def test_what_training_leaves_out_is_no_error(name: str, clean: Path, capsys: py
     assert cli.run(["train", experiment]) == (0 if goes_on else 2)  # the check was right
     if goes_on:
         split = json.loads((clean / "run/split.json").read_text())
-        assert {side: len(ids) for side, ids in split.items()} == {s: report["split"][s] for s in ("train", "valid")}
+        assert {side: len(ids) for side, ids in split.items()} == {
+            s: report["split"][s] for s in ("train", "valid", "test")
+        }
 
 
 def test_tables_and_folders_are_checked_together(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +238,7 @@ def test_words_of_the_validation_part_that_training_lacks_are_counted(
     ("arguments", "said"),
     [
         (["{f}/nothing"], "found nothing"),
-        (["{f}/check.json"], "check.json: expected a COCO annotation file"),
+        (["{f}/check.json"], "check.json: expected captions in a format that is known"),
         (["{f}/experiment.yaml", "{f}/images"], "one experiment alone"),
         (["{f}/captions.csv", "--valid-ids", "{f}/no.txt"], "no.txt: cannot be read"),
     ],

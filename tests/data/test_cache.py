@@ -31,7 +31,7 @@ SPEC = ImageSpec(16, 16)
 @pytest.mark.parametrize("workers", [0, 3])
 def test_cached_pixels_are_those_of_the_door(tmp_path: Path, workers: int) -> None:
     write_tiny_data(tmp_path)
-    files = find_images(tmp_path / "images").files
+    files = find_images(tmp_path / "images").pictures
     table = cache_pixels(files, SPEC, tmp_path / "cache", workers=workers)
     rows = table.store.map()
     for image_id, path in files.items():
@@ -42,7 +42,7 @@ def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_data(tmp_path)
-    files = find_images(tmp_path / "images").files
+    files = find_images(tmp_path / "images").pictures
     decoded: list[str] = []
     real = image_module.decode
 
@@ -55,9 +55,10 @@ def test_a_second_run_decodes_nothing_and_a_changed_file_alone_again(
     assert len(decoded) == len(files)
     cache_pixels(files, SPEC, tmp_path / "cache", workers=0)
     assert len(decoded) == len(files)
-    changed, copied = files["003"], files["004"]
+    images = tmp_path / "images"
+    changed, copied = images / "003.png", images / "004.png"
     changed.write_bytes(encoded(Image.new("RGB", (40, 30), "white")))
-    copied.write_bytes(files["005"].read_bytes())
+    copied.write_bytes((images / "005.png").read_bytes())
     table = cache_pixels(files, SPEC, tmp_path / "cache", workers=0)
     assert decoded[len(files) :] == [str(changed)]
     assert table.row_of["004"] == table.row_of["005"]  # the same content is kept once
@@ -80,7 +81,7 @@ def hashed(
         return image_module.read_bytes(path, spec)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pixels_module, "read_bytes", noting)
+        patched.setattr(pixels_module, "picture_bytes", noting)
         table = cache_pixels(files, SPEC, cache, workers=0)
     rows = table.store.map()
     return {i: rows[row] for i, row in table.row_of.items()}, read
@@ -125,7 +126,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return data
 
     with monkeypatch.context() as patched:
-        patched.setattr(pixels_module, "read_bytes", replaced)
+        patched.setattr(pixels_module, "picture_bytes", replaced)
         cache_pixels({"0": path}, SPEC, tmp_path / "cache", workers=0)
     pixels, read = hashed({"0": path}, tmp_path / "cache", monkeypatch)
     assert (pixels["0"][0, 0].tolist(), read) == ([0, 0, 255], ["0.bmp"])
@@ -189,7 +190,7 @@ def test_a_user_without_a_home_is_told_where_to_put_the_cache(monkeypatch: pytes
 
 def test_values_are_counted_once_for_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_data(tmp_path)
-    table = cache_pixels(find_images(tmp_path / "images").files, SPEC, tmp_path / "cache", workers=0)
+    table = cache_pixels(find_images(tmp_path / "images").pictures, SPEC, tmp_path / "cache", workers=0)
     ids = list(table.row_of)[:7]
     pixels = table.store.map()[[table.row_of[i] for i in ids]]
     expected = [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)]
@@ -210,8 +211,9 @@ def test_values_are_counted_once_for_the_same_images(tmp_path: Path, monkeypatch
 
 def test_a_broken_image_is_a_problem_and_never_other_pixels(tmp_path: Path) -> None:
     write_tiny_data(tmp_path)
-    files = find_images(tmp_path / "images").files
-    files["002"].write_bytes(files["002"].read_bytes()[:60])
+    files = find_images(tmp_path / "images").pictures
+    broken = tmp_path / "images/002.png"
+    broken.write_bytes(broken.read_bytes()[:60])
     table = cache_pixels(files, SPEC, tmp_path / "cache", workers=2)
     assert list(table.problems) == ["002"]
     assert "002" not in table.row_of

@@ -74,7 +74,7 @@ def test_further_columns_and_the_numbers_of_coco_are_kept(tmp_path: Path) -> Non
     coco = read_source(written(tmp_path, as_coco(CAPTIONS, first=139)))
     records = list(coco.records())
     assert [record.image_id for record in records] == ["000000000139.jpg", "000000000139.jpg", "000000000285.jpg"]
-    assert [coco.own_id(record) for record in records] == [139, 139, 140]
+    assert [coco.own_ids(record) for record in records] == [[139], [139], [140]]
 
 
 def test_a_coco_image_is_named_by_its_file(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_an_annotation_of_an_unknown_image_is_named(tmp_path: Path) -> None:
 def test_a_format_is_added_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(content: Content, problems: list[str]) -> Iterator[Record]:
         for path in sorted(content.path.glob("*.txt")):
-            yield Record(path.stem, tuple(path.read_text().splitlines()), picture=b"bytes of a picture", split="train")
+            yield Record(path.stem, tuple(path.read_text().splitlines()), split="train")
 
-    sidecars = Format("a folder of text files", lambda content: content.path.is_dir(), read)
+    sidecars = Format("texts", "a folder of text files", lambda content: content.path.is_dir(), read)
     with pytest.raises(DataError, match="found a folder"):
         read_source(tmp_path)
     monkeypatch.setattr(reading, "FORMATS", [*reading.FORMATS, sidecars])
@@ -192,15 +192,19 @@ def test_a_run_whose_ids_were_kept_in_another_unicode_form_is_evaluated(tiny: Pa
     assert cli.run(["evaluate", str(run.path), "--output", str(tiny / "scores")]) == 0
 
 
-def test_results_with_file_names_are_told_the_ids_of_coco(tmp_path: Path) -> None:
+def test_results_with_other_ids_of_the_same_images_are_matched_and_it_is_said(tmp_path: Path) -> None:
     references = written(tmp_path, as_coco(CAPTIONS, first=139), "references.json")
-    results = written(tmp_path, dict.fromkeys(CAPTIONS, "a dog"), "results.json")
-    with pytest.raises(ScoreError) as error:
-        read_pair(results, references)
-    facts = ["'000000000139'", "image 139", "--integer-ids"]
-    assert [fact for fact in facts if fact not in str(error.value)] == []
+    expected = dict(zip(("139", "140"), CAPTIONS.values(), strict=True))
+    for names in (CAPTIONS, [f"{name}.jpg" for name in CAPTIONS]):
+        results = written(tmp_path, dict.fromkeys(names, "a dog"), "results.json")
+        captions, truths, notes = read_pair(results, references)
+        assert (captions, truths) == (dict.fromkeys(expected, "a dog"), expected)
+        assert ["name of the file" in note and "'139'" in note for note in notes] == [True]
     results = written(tmp_path, [{"image_id": n, "caption": "a dog"} for n in (139, 140)], "results.json")
-    assert read_pair(results, references)[1] == dict(zip(("139", "140"), CAPTIONS.values(), strict=True))
+    assert read_pair(results, references)[1:] == (expected, [])
+    results = written(tmp_path, dict.fromkeys(["000000000139", "000000000286"], "a dog"), "results.json")
+    with pytest.raises(ScoreError, match=r"'000000000139' is the name of the file of image 139 in "):
+        read_pair(results, references)
 
 
 # --- rows

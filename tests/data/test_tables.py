@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import write_tiny_data
-from img2seq.data.records import Problems, find_images, image_id_of, match_images
-from img2seq.data.sources.read import read_captions
+from img2seq.data.records import Problems, find_images, image_id_of, match_pictures
+from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.data.split import manual_split, random_split
 from img2seq.errors import DataError
 
@@ -38,7 +38,7 @@ def test_rows_that_cannot_be_used_are_named_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ID,Caption\na,b\n", "expected the columns ID and Sequence, found 'ID', 'Caption'"),
+        ("ID,Title\na,b\n", "expected the columns ID and Sequence, found 'ID', 'Title'"),
         ("", "found nothing"),
         ("ID,Sequence\n", "found none"),
         ('ID,Sequence\na,"b\n', "not a valid CSV row"),
@@ -51,8 +51,8 @@ def test_a_table_that_cannot_be_read_is_one_error(tmp_path: Path, text: str, mes
 
 def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
-    path.write_bytes(b"ID,Sequence\na,caf\xe9\n")
-    with pytest.raises(DataError, match=r"captions\.csv:2: expected UTF-8 text, found byte 0xe9"):
+    path.write_bytes("ID,Sequence\na,déjà vu, très près\nb,".encode() + b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"captions\.csv:3: expected UTF-8 text, found byte 0xe9"):
         read_captions(path)
 
 
@@ -72,7 +72,7 @@ def test_images_are_found_in_subfolders_and_clashes_are_named(tmp_path: Path) ->
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     found = find_images(tmp_path)
-    assert set(found.files) == {"x/1", "y/1", "2"}
+    assert set(match_pictures((), {}, found.pictures).unused) == {"x/1", "y/1", "2"}
     assert found.clashes == []
     Image.new("RGB", (4, 4)).save(tmp_path / "y/1.gif")
     assert find_images(tmp_path).clashes == [f"y/1: {tmp_path}/y/1.gif and {tmp_path}/y/1.jpg"]
@@ -95,7 +95,9 @@ def test_pictures_of_one_name_are_told_apart_by_their_folders(
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     problems = Problems()
     ids = [image_id_of(name) for name in captioned]
-    files, _ = match_images({i: ["a dog"] for i in ids}, tmp_path, "photo", problems)
+    files, _ = match_images(
+        CaptionsFound({i: ["a dog"] for i in ids}, []), {i: ["a dog"] for i in ids}, tmp_path, "photo", problems
+    )
     assert files == {i: tmp_path / name for i, name in zip(ids, expected, strict=True)}
     assert not problems
 
@@ -105,21 +107,27 @@ def test_a_name_that_several_pictures_have_is_said_with_theirs(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     problems = Problems()
-    match_images({"1": ["a dog"], "2": ["a cat"]}, tmp_path, "photo", problems)
+    match_images(
+        CaptionsFound({"1": ["a dog"], "2": ["a cat"]}, []),
+        {"1": ["a dog"], "2": ["a cat"]},
+        tmp_path,
+        "photo",
+        problems,
+    )
     assert "  1 (several files have this name: x/1, y/1)" in problems.text()
 
 
 def test_pictures_that_are_not_read_are_counted(tmp_path: Path) -> None:
     write_tiny_data(tmp_path, n=4)
-    for name in ("a.heic", "b.HEIC", "folder/c.avif", "notes.txt", ".hidden.heic"):
+    for name in ("a.jxl", "b.JXL", "folder/c.psd", "notes.txt", ".hidden.jxl"):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"x")
-    _, notes = match_images({"000": ["x"]}, tmp_path / "images", "photo", Problems())
+    _, notes = match_images(CaptionsFound({"000": ["x"]}, []), {"000": ["x"]}, tmp_path / "images", "photo", Problems())
     assert [note.split()[0] for note in notes] == ["3", f"{tmp_path}/images:"]
-    assert notes[1].endswith(": 2 .heic, 1 .avif")
+    assert notes[1].endswith(": 2 .jxl, 1 .psd")
     for path in (tmp_path / "images").glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"expected images .*, found 2 \.heic, 1 \.avif"):
+    with pytest.raises(DataError, match=r"expected images .*, found 2 \.jxl, 1 \.psd"):
         find_images(tmp_path / "images")
 
 
@@ -132,11 +140,17 @@ def test_a_missing_folder_names_the_nearest_one(tmp_path: Path) -> None:
 def test_captions_without_an_image_are_counted(tmp_path: Path) -> None:
     write_tiny_data(tmp_path, n=4)
     problems = Problems()
-    files, notes = match_images({"000": ["x"], "7": ["y"], "8": ["z"]}, tmp_path / "images", "photo", problems)
+    files, notes = match_images(
+        CaptionsFound({"000": ["x"], "7": ["y"], "8": ["z"]}, []),
+        {"000": ["x"], "7": ["y"], "8": ["z"]},
+        tmp_path / "images",
+        "photo",
+        problems,
+    )
     assert (set(files), notes[0].split()[0]) == ({"000"}, "3")
     assert "2 ID(s) with captions have no image" in problems.text()
     with pytest.raises(DataError, match="none of the 1 captioned IDs"):
-        match_images({"7": ["y"]}, tmp_path / "images", "photo", Problems())
+        match_images(CaptionsFound({"7": ["y"]}, []), {"7": ["y"]}, tmp_path / "images", "photo", Problems())
 
 
 @given(st.sets(st.text("abc0123", min_size=1), min_size=4, max_size=30), st.integers(0, 5))

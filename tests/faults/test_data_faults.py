@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
-from img2seq.data.records import Problems, find_images, match_images
+from img2seq.data.records import Problems, find_images
+from img2seq.data.sources.read import CaptionsFound, match_images
 from img2seq.data.split import random_split
 from img2seq.errors import ConfigError, DataError
 from img2seq.run.folder import RunFolder, read_json
@@ -68,7 +69,13 @@ def test_an_id_is_a_name_and_never_a_path(tmp_path: Path, image_id: str) -> None
     shutil.copy(tmp_path / "data/images/000.png", tmp_path / "data/secret.png")
     problems = Problems()
     name = image_id.replace("{root}", str(tmp_path))
-    files, _ = match_images({"000": ["x"], name: ["y"]}, tmp_path / "data/images", "photo", problems)
+    files, _ = match_images(
+        CaptionsFound({"000": ["x"], name: ["y"]}, []),
+        {"000": ["x"], name: ["y"]},
+        tmp_path / "data/images",
+        "photo",
+        problems,
+    )
     assert set(files) == {"000"}
     assert "1 ID(s) with captions have no image" in problems.text()
 
@@ -83,10 +90,10 @@ def test_links_that_lead_out_of_the_folder_are_listed_and_not_followed(tmp_path:
     (images / "folder").symlink_to(tmp_path / "elsewhere")
     (images / "inside.png").symlink_to(images / "001.png")
     found = find_images(images)
-    assert set(found.files) == {"000", "001", "inside"}
+    assert set(found.pictures) == {"000", "001", "inside"}
     assert [line.split(" ")[0] for line in found.refused] == [str(images / "a.png"), str(images / "b.png")]
     problems = Problems()
-    match_images({"000": ["x"]}, images, "photo", problems)
+    match_images(CaptionsFound({"000": ["x"]}, []), {"000": ["x"]}, images, "photo", problems)
     assert f"2 file(s) in {images} are not read" in problems.text()
 
 
@@ -170,7 +177,7 @@ def test_a_path_that_cannot_be_written_is_one_error(
 def test_a_folder_that_is_itself_a_link_is_its_own_root(tmp_path: Path) -> None:
     write_tiny_data(tmp_path / "data", n=2)
     (tmp_path / "linked").symlink_to(tmp_path / "data/images")
-    assert set(find_images(tmp_path / "linked").files) == {"000", "001"}
+    assert set(find_images(tmp_path / "linked").pictures) == {"000", "001"}
 
 
 # --- row 23: the same picture in training and in validation

@@ -326,7 +326,7 @@ def test_pictures_are_upright_in_training_and_in_captioning_alike(
     (tmp_path / "images").mkdir()
     for orientation in UNDO:
         (tmp_path / f"images/{orientation}.png").write_bytes(stored_with(orientation))
-    files = find_images(tmp_path / "images").files
+    files = find_images(tmp_path / "images").pictures
     table = cache_pixels(files, captioner.spec, tmp_path / "cache", workers=0)
     upright = from_any(FILES["PNG"], captioner.spec)
     for image_id in files:

@@ -16,8 +16,9 @@ from PIL import Image
 
 from conftest import write_tiny_data
 from img2seq.cli import main as cli
-from img2seq.data.records import Problems, match_images
-from img2seq.data.sources.read import read_captions
+from img2seq.config.outputs import ReadOptions
+from img2seq.data.records import Problems
+from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.errors import DataError
 from img2seq.inference.caption_paths import expand
 
@@ -44,13 +45,10 @@ FAULTS: dict[str, tuple[str, list[str]]] = {
     "a quote closed too early": (f'{HEADER}{ROWS}006,"a "red" dog"\n', [":8:", "quote"]),
     "a huge value": (f"{HEADER}{ROWS}006,{'dog ' * 30_000}\n", ["line 8", "120,000 characters"]),
     "a value beyond csv": (f"{HEADER}{ROWS}006,{'dog ' * 300_000}\n", [":8:", "too long"]),
-    "semicolons": (f"{HEADER}{ROWS}".replace(",", ";"), [":1:", "'ID;Sequence'", "semicolons"]),
-    "tabs": (f"{HEADER}{ROWS}".replace(",", "\t"), [":1:", "'ID\\tSequence'", "tabs"]),
-    "lower case": (f"id,sequence\n{ROWS}", [":1:", "'id', 'sequence'", "'id' to ID", "'sequence' to Sequence"]),
-    "other names": (f"image,caption\n{ROWS}", [":1:", "'image', 'caption'", "'image' to ID", "'caption' to Sequence"]),
-    "other names and tabs": (
-        f"image\tcaption\n{ROWS}".replace(",", "\t"), [":1:", "tabs", "'image' to ID", "'caption' to Sequence"]
-    ),
+    "semicolons": (f"{HEADER}{ROWS}006,a dog;again\n".replace(",", ";"), ["line 8", "found 3", "semicolon"]),
+    "tabs": (f"{HEADER}{ROWS}006,a dog,again\n".replace(",", "\t"), ["line 8", "found 3", "tab"]),
+    "names that say nothing": (f"a,b\n{ROWS}", [":1:", "'a', 'b'", "id_column", "caption_columns"]),
+    "a name nearly right": (f"IDs,Sequence\n{ROWS}", [":1:", "'IDs'", "id_column"]),
     "a column twice": ("ID,Sequence,Sequence\n000,a dog,a cat\n", [":1:", "2", "Sequence"]),
     **{
         f"invisible {char!a}": (f"{HEADER}{ROWS}006,{char}\n007, {char} \n", ["line 8", "line 9", "'006'", "empty"])
@@ -125,12 +123,47 @@ def test_what_is_meant_is_read(
     assert json.loads((folder / "scores/metrics.json").read_text())["bleu_1"] == pytest.approx(1)
 
 
-def test_a_name_that_is_right_is_not_to_be_renamed(folder: Path) -> None:
-    (folder / "captions.csv").write_text("ID;caption\n000;a dog\n")
-    with pytest.raises(DataError, match="semicolons") as found:
-        read_captions(folder / "captions.csv")
-    assert "'caption' to Sequence" in str(found.value)
-    assert "'ID' to ID" not in str(found.value)
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("ID;caption\n000;a dog, asleep\n001;a cat\n", "table with semicolons (images from 'ID', captions from 'caption')"),
+        ("filename\ttitle\tdescription\n000.png\tRex\ta dog, asleep\n001.png\tTom\ta cat\n", "table with tabs (images from 'filename', captions from 'description')"),
+        ("image_name| comment_number| comment\n000.png| 0| a dog, asleep\n001.png| 0| a cat\n", "table with bars (images from 'image_name', captions from 'comment')"),
+        ("ID,caption_1,caption_2\n000,\"a dog, asleep\",\n001,,a cat\n", "table (images from 'ID', captions from 'caption_1', 'caption_2')"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_columns_and_delimiters_of_others_are_read_and_said(text: str, title: str, encoding: str, folder: Path) -> None:
+    (folder / "captions.csv").write_text(text, encoding=encoding)
+    found = read_captions(folder / "captions.csv")
+    assert found.captions == {"000": ["a dog, asleep"], "001": ["a cat"]}
+    assert (found.title, found.problems) == (title, [])
+
+
+def test_the_encoding_of_a_table_is_found_or_given(folder: Path) -> None:
+    path, text = folder / "captions.csv", "ID;Sequence\n000;un chien près du café\n001;“a cat” – asleep\n"
+    path.write_bytes(text.encode("cp1252"))
+    found = read_captions(path)
+    assert found.captions == {"000": ["un chien près du café"], "001": ["“a cat” – asleep"]}
+    assert ["Windows-1252" in note for note in found.notes] == [True]
+    path.write_bytes("ID,Sequence\n000,犬が走っている\n001,猫が寝ている\n".encode("shift-jis"))
+    with pytest.raises(DataError, match=r":2: expected UTF-8 text.*cp932"):
+        read_captions(path)
+    found = read_captions(path, ReadOptions(encoding="cp932"))
+    assert found.captions == {"000": ["犬が走っている"], "001": ["猫が寝ている"]}
+    with pytest.raises(DataError, match="encoding: expected a name"):
+        read_captions(path, ReadOptions(encoding="cp-932-x"))
+
+
+def test_columns_that_are_named_decide(folder: Path) -> None:
+    path = folder / "captions.csv"
+    path.write_text("key,file,title,description\nk1,000.png,Rex,a dog\nk2,001.png,Tom,a cat\n")
+    assert read_captions(path).captions == {"k1": ["a dog"], "k2": ["a cat"]}
+    assert read_captions(path, ReadOptions(image_column="file")).captions == {"000": ["a dog"], "001": ["a cat"]}
+    titles = ReadOptions(id_column="file", caption_columns=["title", "description"])
+    assert read_captions(path, titles).captions == {"000": ["Rex", "a dog"], "001": ["Tom", "a cat"]}
+    with pytest.raises(DataError, match=r"expected the column .titel., found .* Did you mean .title."):
+        read_captions(path, ReadOptions(caption_columns=["titel"]))
 
 
 # --- IDs
@@ -191,11 +224,17 @@ def test_a_long_id_is_cut_in_what_is_printed(folder: Path, capsys: pytest.Captur
     assert check(folder, capsys)[0] == 2
     problems = Problems()
     captions = read_captions(folder / "captions.csv").captions
-    match_images(captions, folder / "images", "photo", problems)
+    match_images(CaptionsFound(captions, []), captions, folder / "images", "photo", problems)
     assert "1 ID(s) with captions have no image" in problems.text()
     assert len(problems.text()) < 1000
     with pytest.raises(DataError, match="none of the 1 captioned IDs") as error:
-        match_images({"z" * 90_000: ["a dog"]}, folder / "images", "photo", problems)
+        match_images(
+            CaptionsFound({"z" * 90_000: ["a dog"]}, []),
+            {"z" * 90_000: ["a dog"]},
+            folder / "images",
+            "photo",
+            problems,
+        )
     assert len(str(error.value)) < 1000
 
 
@@ -205,14 +244,13 @@ def test_a_long_id_is_cut_in_what_is_printed(folder: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("name", "content", "facts"),
     [
-        ("karpathy.json", json.dumps({"images": [{"sentences": [{"raw": "a dog"}] * 5}] * 500, "dataset": "coco"}), ["JSON object", "'images'", "'dataset'"]),
-        ("list.json", json.dumps([{"image": "x" * 500, "caption": "a dog"}] * 500), ["JSON list", "500", "'image'"]),
+        ("karpathy.json", json.dumps({"images": [{"sentences": [{"raw": "a dog"}] * 5}] * 500, "dataset": "coco"}), ["images[0]", "filename", "found none"]),
+        ("list.json", json.dumps([{"picture of": "x" * 500, "words": "a dog"}] * 500), ["JSON list", "500", "'picture of'"]),
         ("instances.json", json.dumps({"images": [], "annotations": [{"image_id": 1, "bbox": [1.5] * 900, "iscrowd": 0}] * 500}), ["annotations[0]", "caption", "found none"]),
         ("empty.json", "{}", ["empty JSON object"]),
         ("broken.json", '{"1": ["a dog"],\n "2": [}', ["line 2, column 8"]),
         ("twice.json", '{"1": ["a dog"], "1": ["a cat"]}', ["'1'", "twice"]),
-        ("captions.xlsx", b"PK\x03\x04\x14\x00\x06\x00" + b"x\0" * 5000, ["ZIP", ".xlsx"]),
-        ("captions.csv", "ID,Sequence\n000,a dog\n".encode("utf-16"), ["UTF-16"]),
+        ("captions.xlsx", b"PK\x03\x04\x14\x00\x06\x00" + b"x\0" * 5000, ["ZIP"]),
         ("captions.csv", b"\0\1\2\3" * 9000, ["binary data"]),
         ("minified.csv", "a" * 70_000, [":1:", "ID and Sequence"]),
         ("minified2.csv", "a," * 70_000, [":1:", "ID and Sequence", "more"]),

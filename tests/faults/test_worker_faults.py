@@ -63,7 +63,7 @@ def test_a_worker_that_fails_ends_the_run_with_one_error_and_leaves_nothing_behi
 
 def caption_set(folder: Path) -> CaptionSet:
     write_tiny_data(folder, n=24)
-    files = find_images(folder / "images").files
+    files = find_images(folder / "images").pictures
     spec = ImageSpec(32, 32)
     table = cache_pixels(files, spec, folder / "cache", workers=2)
     rows = ImageRows(table.store.map(), np.array(list(table.row_of.values())), spec, True, True)

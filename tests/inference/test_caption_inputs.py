@@ -272,16 +272,16 @@ def test_pictures_that_are_not_read_are_counted(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "deeper").mkdir()
-    for name in ("IMG_1.HEIC", "deeper/IMG_2.heic", "x.avif", "notes.txt", "._x.heic"):
+    for name in ("IMG_1.JXL", "deeper/IMG_2.jxl", "x.psd", "notes.txt", "._x.jxl"):
         (tmp_path / name).write_bytes(b"x")
     assert img2seq("caption", run, tmp_path) == 2
     error = capsys.readouterr().err
-    assert [fact for fact in (str(tmp_path), "2 .heic", "1 .avif", ".jpg") if fact not in error] == []
+    assert [fact for fact in (str(tmp_path), "2 .jxl", "1 .psd", ".jpg") if fact not in error] == []
     shutil.copy(images / "000.png", tmp_path / "a.png")
     assert img2seq("caption", run, tmp_path) == 0
     found = capsys.readouterr()
     assert len(found.out.splitlines()) == 1
-    assert [fact for fact in (str(tmp_path), "2 .heic", "1 .avif") if fact not in found.err] == []
+    assert [fact for fact in (str(tmp_path), "2 .jxl", "1 .psd") if fact not in found.err] == []
     assert ".txt" not in found.err
     (tmp_path / "empty").mkdir()
     assert img2seq("caption", run, tmp_path / "empty") == 2

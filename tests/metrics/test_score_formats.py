@@ -75,7 +75,7 @@ def test_wrong_results_are_refused_with_their_place(tmp_path: Path, content: Any
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        ("ID,Caption\n1,a\n", "r.csv", ["r.csv:1:", "ID and Sequence", "'ID', 'Caption'"]),
+        ("ID,Title\n1,a\n", "r.csv", ["r.csv:1:", "ID and Sequence", "'ID', 'Title'"]),
         ("ID,Sequence\n1,a\n,b\n", "r.csv", ["line 3"]),
         ("ID,Sequence\n1,a\n2,a dog, running\n", "r.csv", ["line 3"]),
         ("ID,Sequence\n1\n", "r.csv", ["line 2"]),
@@ -85,7 +85,7 @@ def test_wrong_results_are_refused_with_their_place(tmp_path: Path, content: Any
         ({"1": ["a", 3]}, "r.json", ["image 1", "3"]),
         ({"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]}, "r.json", ["'1'"]),
         ({"annotations": [{"caption": "a"}]}, "r.json", ["annotations[0]"]),
-        ([1], "r.json", ["expected a COCO annotation file"]),
+        ([1], "r.json", ["expected captions in a format that is known", "coco"]),
     ],
 )
 def test_wrong_references_are_refused_with_their_place(
@@ -108,9 +108,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image_id", "said"),
     [
-        ("COCO_000006.jpg", ["'COCO_000006.jpg' is the file_name of image 6"]),
-        ("COCO_000006", ["'COCO_000006' is the file_name of image 6"]),
-        ("06", ["'06' is image '6', by its number", "--integer-ids"]),
+        ("COCO_000006.jpg", ["'COCO_000006.jpg' is the name of the file of image 6"]),
+        ("COCO_000006", ["'COCO_000006' is the name of the file of image 6"]),
+        ("06", ["'06' is the number at the end of the id of image 6"]),
         ("cat", ["1 image has a caption and no references:\n  cat"]),
     ],
 )
@@ -122,7 +122,7 @@ def test_ids_that_do_not_match_are_explained_and_not_guessed(tmp_path: Path, ima
     assert all(part in str(error.value) for part in [str(results), str(references), *said])
 
 
-def test_zeros_before_a_number_are_named_with_the_flag_that_decides_them(tmp_path: Path) -> None:
+def test_ids_that_differ_for_every_image_in_one_way_are_matched(tmp_path: Path) -> None:
     """159 file names of COCO against its annotations, with and without the list of images, and numbers against a table of names."""
     numbers = [139 + 7 * n for n in range(159)]
     padded = [f"{n:012}" for n in numbers]
@@ -131,21 +131,29 @@ def test_zeros_before_a_number_are_named_with_the_flag_that_decides_them(tmp_pat
     table = "ID,Sequence\n" + "".join(f"{name},a dog\n" for name in padded)
     full = [f"COCO_val2014_{name}.jpg" for name in padded]
     for names, content, facts in (
-        (padded, {"annotations": annotations}, ["'000000000139'", "'139', by its number", "with --integer-ids"]),
-        (["unlike any", *padded[1:]], {"annotations": annotations}, ["'000000000146'", "'146'", "with --integer-ids"]),
-        (full, {"annotations": annotations}, ["'COCO_val2014_000000000139.jpg'", "'139'"]),
-        (full, {"annotations": annotations, "images": images}, ["file_name of image 139"]),
-        ([str(n) for n in numbers], table, ["'1000'", "'000000001000'", "without --integer-ids"]),
+        (padded, {"annotations": annotations}, ["'000000000139'", "'139'", "number"]),
+        (full, {"annotations": annotations}, ["'COCO_val2014_000000000139.jpg'", "'139'", "number"]),
+        (full, {"annotations": annotations, "images": images}, ["name of the file", "'139'"]),
+        ([str(n) for n in numbers], table, ["'139'", "'000000000139'", "number"]),
     ):
-        results = written(tmp_path, [{"image_id": name, "caption": "a dog"} for name in names], "results.json")
+        results = written(tmp_path, [{"image_id": name, "caption": name} for name in names], "results.json")
         references = written(tmp_path, content, "references.csv" if content is table else "references.json")
-        with pytest.raises(ScoreError) as error:
-            read_pair(results, references)
-        assert "159 images have" in str(error.value)
-        assert [fact for fact in facts if fact not in str(error.value).splitlines()[-1]] == []
+        captions, truths, notes = read_pair(results, references)
+        assert list(captions) == list(truths) == (padded if content is table else [str(n) for n in numbers])
+        assert list(captions.values()) == names
+        assert [fact for fact in facts if fact not in notes[0]] == []
+    results = written(tmp_path, [{"image_id": n, "caption": "a"} for n in ["unlike any", *padded[1:]]], "results.json")
+    with pytest.raises(ScoreError, match="'000000000146' is the number at the end of the id of image 146"):
+        read_pair(results, written(tmp_path, {"annotations": annotations}, "references.json"))
+
+
+def test_a_number_that_two_names_end_with_matches_neither(tmp_path: Path) -> None:
+    references = written(tmp_path, {"a_1": ["a dog"], "b_1": ["a cat"]}, "references.json")
+    with pytest.raises(ScoreError):
+        read_pair(written(tmp_path, {"1": "a dog", "01": "a cat"}, "results.json"), references)
 
 
 def test_a_matching_pair_is_read(tmp_path: Path) -> None:
     results = written(tmp_path, {"6": "a cat", "5": "a dog"}, "results.json")
-    captions, truths = read_pair(results, written(tmp_path, COCO, "references.json"))
+    captions, truths, _ = read_pair(results, written(tmp_path, COCO, "references.json"))
     assert captions.keys() == truths.keys()

@@ -18,11 +18,11 @@ from unittest import mock
 import torch
 
 from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
+from img2seq.build.features import digest
 from img2seq.config.load import ConfigFiles, load
 from img2seq.errors import ModelError
 from img2seq.inference.captioner import Captioner
 from img2seq.model.encoder import ImageEncoder
-from img2seq.model.weights import digest
 from img2seq.run.checkpoint import best
 from img2seq.training.loop import Trainer, train
 from img2seq.training.record import Recorder

@@ -18,8 +18,8 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+from img2seq.build.features import digest
 from img2seq.config.load import ConfigFiles, load
-from img2seq.model.weights import digest
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.training.interruption import Interrupted
 from img2seq.training.loop import Trainer, train

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from img2seq.data.pixels import PixelTable
 from img2seq.data.row_store import RowStore
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
-from img2seq.model.weights import digest
 from img2seq.progress import Announcer
 
 BATCH_IMAGES = 32
+
+
+def digest(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 def cache_features(

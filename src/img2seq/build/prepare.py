@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,11 +20,12 @@ from img2seq.config.inputs import ImageInput
 from img2seq.config.schema import Experiment
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.image import ImageSpec
+from img2seq.data.picture import Picture
 from img2seq.data.pixels import PixelTable, cache_pixels
-from img2seq.data.records import Problems, check_broken_share, match_images, settle
+from img2seq.data.records import Problems, check_broken_share, settle
 from img2seq.data.seeds import generator, seed_of
-from img2seq.data.sources.read import read_captions
-from img2seq.data.split import configured_split, joint_contents, read_ids
+from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
+from img2seq.data.split import configured_split, joint_contents, read_ids, without_test
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.model.caption_model import CaptionModel
@@ -38,14 +38,15 @@ from img2seq.run.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files."""
+    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files, `test` the ids that it never reads."""
 
     model: CaptionModel
     tokenizer: Tokenizer
     facts: Facts
     train: CaptionSet
     valid: CaptionSet
-    files: dict[str, dict[str, Path]]
+    test: list[str]
+    files: dict[str, dict[str, Picture]]
     report: str
     data: dict[str, str]
 
@@ -67,10 +68,15 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
         torch.set_float32_matmul_precision("high" if config.globals.accelerator.tf32 else "highest")
     check_before_reading(config, is_new=previous is None)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
-    captions, tables, files, report = _read_data(config, held_out, announce)
+    found = read_captions(config.output.output_info.output_source, config.output.output_info)
+    announce.say(found.summary)
+    for note in found.notes:
+        announce.say(note)
+    ids, test_ids = without_test(found.captions, basic, held_out, found.splits)
+    captions, tables, files, report = _read_data(config, found, ids, held_out, announce)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
     leaks = Problems()
-    train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks)
+    train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks, found.splits)
     if report := "\n".join(filter(None, (report, settle(leaks, basic.on_bad_data)))):
         announce.say(report)
     info = config.output.output_type_info
@@ -119,7 +125,7 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
         "captions_digest": _digest([(i, captions[i]) for i in used]),
         "images_digest": _digest([(name, i, tables[name].content_of[i]) for name in tables for i in used]),
     }
-    return Prepared(model, tokenizer, facts, sets[0], sets[1], files, report, data)
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], test_ids, files, report, data)
 
 
 def warn_of_borders(model: CaptionModel, announce: Announcer) -> None:
@@ -140,24 +146,23 @@ def _digest(data: object) -> str:
 
 
 def _read_data(
-    config: Experiment, held_out: Sequence[str] | None, announce: Announcer
-) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Path]], str]:
-    """Return captions by image, the pixels and files of each input, and what was left out."""
+    config: Experiment, found: CaptionsFound, ids: Sequence[str], held_out: Sequence[str] | None, announce: Announcer
+) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Picture]], str]:
+    """Return captions by image, the pixels and pictures of each input, and what was left out, of the images `ids`."""
     basic = config.globals.basic_experiment
     problems = Problems()
     source = config.output.output_info.output_source
-    table = read_captions(source)
-    problems.add(f"row(s) of {source} cannot be used", table.problems)
-    captions = table.captions
+    problems.add(f"row(s) of {source} cannot be used", found.problems)
+    captions = {image_id: found.captions[image_id] for image_id in ids}
     if not problems:  # before images are read: whether both sides will have some, and the vocabulary a word
-        configured_split(captions, basic, held_out, {}, Problems())
+        configured_split(captions, basic, held_out, {}, Problems(), found.splits)
         if (info := config.output.output_type_info).tokenizer is None:
             build_tokenizer(info, [text for texts in captions.values() for text in texts])
     tables: dict[str, PixelTable] = {}
-    files: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Picture]] = {}
     for entry in config.inputs:
-        name, folder = entry.name, entry.input_info.input_source
-        files[name], notes = match_images(captions, folder, name, problems)
+        name, where = entry.name, entry.input_info.input_source
+        files[name], notes = match_images(found, ids, where, name, problems, source)
         for note in notes:
             announce.say(note)
         spec = ImageSpec.of(entry.input_type_info)
@@ -165,7 +170,7 @@ def _read_data(
             tables[name] = cache_pixels(
                 files[name], spec, cache_folder(basic), workers=basic.dataloader_workers, progress=advance
             )
-        problems.add(f"image(s) in {folder} cannot be used", list(tables[name].problems.values()))
+        problems.add(f"image(s) in {where} cannot be used", list(tables[name].problems.values()))
         check_broken_share(tables[name].problems, len(files[name]), basic)
     report = settle(problems, basic.on_bad_data)
     usable = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
 from img2seq.config.globals import DEVICE_PATTERN, DEVICES, nearest_device
+from img2seq.config.outputs import ReadOptions
 from img2seq.config.ranges import choices, names_in_words, range_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
 
@@ -108,6 +109,38 @@ def config_of(arguments: argparse.Namespace, overrides: list[str]) -> LoadedConf
         arguments.output_configs,
     )
     return load(files, overrides)
+
+
+# --- captions on disk --------------------------------------------------------------------------------------
+
+
+def add_read_arguments(parser: Parser) -> None:
+    """Add a flag for each thing that a person may say of captions on disk."""
+    group = parser.add_argument_group("captions on disk, where what is found in them is not what is meant")
+    for name, field in ReadOptions.model_fields.items():
+        several = name == "caption_columns"
+        meaning = (field.description or "").removeprefix("Ours. ").partition("; ")[0].rstrip(".").replace("%", "%%")
+        # --format is taken where a verb writes files
+        group.add_argument(
+            "--captions-format" if name == "format" else _flag(name),
+            dest=f"read_{name}", nargs="+" if several else None, metavar="NAME" if name != "delimiter" else "CHAR",
+            help=f"{meaning[0].lower()}{meaning[1:]} (default: found)",
+        )  # fmt: skip
+
+
+def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
+    """Return what the flags say of captions on disk. Raises ConfigError."""
+    from pydantic import ValidationError
+
+    given = {name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields}
+    try:
+        return ReadOptions(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "captions on disk"
+        raise ConfigError(
+            f"{_flag(name) if first['loc'] else name}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 # --- decoding ----------------------------------------------------------------------------------------------

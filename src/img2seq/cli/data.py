@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
+from img2seq.cli.arguments import Verbs, add_read_arguments, add_verb, read_options_of, set_run, whole_number
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -27,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="one experiment (.yaml), or tables of captions (.csv) and image folders",
+        help="one experiment (.yaml), or captions of any format (files, folders, quoted patterns) and image folders",
     )
     check.add_argument("--json", metavar="FILE", help="write all that was found there (default: not written)")
     check.add_argument("--train-ids", metavar="FILE", help="one training ID a line (default: all but --valid-ids)")
@@ -45,6 +45,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="N",
         help="images decoded side by side (0 to 256, default: 2)",
     )
+    add_read_arguments(check)
     set_run(check, run)
 
 
@@ -59,8 +60,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.run.write import write_json
 
     subject = subject_of(
-        arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq
-    )
+        arguments.paths, train_ids=arguments.train_ids, valid_ids=arguments.valid_ids, min_freq=arguments.min_freq,
+        options=read_options_of(arguments),
+    )  # fmt: skip
     if arguments.json:  # before an hour of reading images
         check_writable(Path(arguments.json).parent)
         check_replaceable(Path(arguments.json))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.cli.arguments import (
+    Verbs,
+    add_decoding_arguments,
+    add_read_arguments,
+    add_verb,
+    decoding_of,
+    read_options_of,
+    set_run,
+)
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
 
@@ -23,21 +31,21 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run (default: none, with --results)")
     parser.add_argument(
-        "--split", choices=("valid", "train"), default="valid", help="side of the run's split (default: valid)"
+        "--split",
+        choices=("valid", "train", "test"),
+        help="side of the run's split, or of that of --captions or --references (default: valid of a run, all of --references)",
     )
     parser.add_argument(
-        "--captions",
-        metavar="FILE",
-        help="another table of captions, ID,Sequence, in place of the split (default: the split)",
+        "--captions", metavar="FILE", help="other captions of any format, in place of the run's (default: the run's)"
     )
-    parser.add_argument("--images", metavar="FOLDER", help="images of --captions (default: none)")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="images of --captions (default: those that it holds or names)"
+    )
     parser.add_argument(
         "--results", metavar="FILE", help="score this COCO results file; no run is needed (default: none)"
     )
     parser.add_argument(
-        "--references",
-        metavar="FILE",
-        help="references for --results: COCO annotations, CSV ID,Sequence, or JSON id -> captions (default: none)",
+        "--references", metavar="FILE", help="references for --results: captions of any format (default: none)"
     )
     parser.add_argument(
         "--document-frequency",
@@ -48,6 +56,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an evaluation with other settings or of other inputs"
     )
+    add_read_arguments(parser)
     add_decoding_arguments(parser)
     set_run(parser, run)
 
@@ -61,8 +70,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: expected a RUN, or --results FILE with --references FILE")
     if arguments.results is not None and arguments.output is None:
         raise ConfigError("evaluate: --results needs --output DIR")
-    if (arguments.captions is None) != (arguments.images is None):
-        raise ConfigError("evaluate: --captions FILE needs --images FOLDER, and the other way round")
+    if arguments.images is not None and arguments.captions is None:
+        raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
+    options = read_options_of(arguments)
     from pathlib import Path
 
     with collector_paused():
@@ -70,11 +80,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
     if arguments.results is not None:
-        made_from = verb.inputs_of_results(arguments.results, arguments.references, arguments.document_frequency)
+        made_from = verb.inputs_of_results(
+            arguments.results, arguments.references, arguments.document_frequency, arguments.split, options
+        )
         verb.check_output(folder, made_from, overwrite=arguments.overwrite)
         found = verb.evaluate_results(
-            arguments.results, arguments.references, document_frequency=arguments.document_frequency
-        )
+            arguments.results, arguments.references, split=arguments.split,
+            document_frequency=arguments.document_frequency, options=options,
+        )  # fmt: skip
     else:
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
@@ -82,14 +95,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         made_from = verb.inputs_of_run(
-            captioner, decoding, split=arguments.split, captions_file=arguments.captions,
-            images_folder=arguments.images, document_frequency=arguments.document_frequency,
+            captioner, decoding, split=arguments.split or "valid", captions_file=arguments.captions,
+            images_folder=arguments.images, document_frequency=arguments.document_frequency, options=options,
         )  # fmt: skip
         verb.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
         found = verb.evaluate_run(
-            captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
-            document_frequency=arguments.document_frequency, announce=Announcer(bars=sys.stderr.isatty()),
+            captioner, decoding, split=arguments.split or "valid", captions_file=arguments.captions, images_folder=arguments.images,
+            document_frequency=arguments.document_frequency, options=options, announce=Announcer(bars=sys.stderr.isatty()),
         )  # fmt: skip
     verb.write_evaluation(found, folder, made_from)
     print(f"{verb.table(found)}\n\nreport: {folder / 'report.html'}")

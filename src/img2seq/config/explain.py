@@ -67,6 +67,8 @@ def _explain(details: ErrorDetails, tree: Document) -> str:
         return f"{_place(path, tree)}: expected {expected}; found {found_text}.{near or reason}"
     if kind == "string_pattern_mismatch" and path[-1] == "device":
         return f"{_place(path, tree)}: expected {names_in_words(DEVICES)}; found {found_text}.{nearest_device(found)}"
+    if kind == "string_pattern_mismatch" and path[-1] == "delimiter":
+        return f"{_place(path, tree)}: expected one character, or tab; found {found_text}"
     expected = _EXPECTED.get(kind) or details["msg"].removeprefix("Input should be ")
     field = _field_at(path)
     both_ends = f" (range: {range_in_words(field)})" if field is not None and len(limits(field)) > 1 else ""

@@ -28,6 +28,7 @@ class BasicExperiment(Section):
     batch_size: int = Field(64, ge=1, le=1_000_000, description="Captions in a step (not images: see `captions_per_image`).")
     captions_per_image: int = Field(5, ge=1, le=1_000_000, description="Ours. The most captions of one image that go into one step; the image is decoded and encoded once for all of them. An image with more captions comes again in the same epoch with the others.")
     valid_size: float | int = Field(0.1, gt=0, le=MOST, description="Images held out for validation: a whole number is a count, a fraction below 1 a share. The split is by image and follows from `seed`.")
+    splits: Literal["from_data", "random", "file"] | None = Field(None, description="Ours. Where the split comes from. from_data: from the captions' own (restval counts as train; without a val part `valid_size` is drawn from train; test is never read by training). random: drawn, whatever the data says. file: `manual_valid_ids_file`. null: the file where one is named, else the data's own where it has one, else drawn.")
     manual_valid_ids_file: str | None = Field(None, description="A text file with one validation ID a line, in place of `valid_size`.")
     dataloader_workers: int = Field(0, ge=0, le=256, description="Threads that decode images and prepare batches beside the training step; 0 does it in line. It never changes what is trained.")
     device: str = Field("cpu", pattern=DEVICE_PATTERN, description="Where to compute: cpu, cuda, cuda:N, mps, or auto (the best one present).")

@@ -17,7 +17,7 @@ MAX_BYTES = 100_000_000
 
 
 class InputInfo(Section):
-    input_source: str = Field(min_length=1, description="Folder of images, searched with its subfolders. An image's ID is its file name without the extension.")
+    input_source: str = Field(min_length=1, description="Folder of images, searched with its subfolders, or a file, folder or pattern of shards that holds or names them (docs/data.md). An image's ID is its file name without the extension, with the folders before it where several have that name.")
     input_name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+$", description="Name of this input in files, figures and overrides.")
     input_type: Literal["image"] = Field(description="Only image is supported.")
 

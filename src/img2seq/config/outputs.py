@@ -20,10 +20,25 @@ class Fusion(Section):
     model_type: Literal["pass-through"] = Field("pass-through", description="Inputs reach a sequence output as context vectors that every decoder layer attends to. Other fusions squeeze them to one vector and are not supported.")
 
 
-class OutputInfo(Section):
-    output_source: str = Field(min_length=1, description="File of captions: a CSV table with the columns ID and Sequence, COCO annotations, or a JSON object of lists; several captions of one image are several rows, annotations or list entries.")
+class CaptionSource(Section):
+    output_source: str = Field(min_length=1, description="Captions: a file, a folder or a pattern of shards, of any format in docs/data.md (tables, COCO, Karpathy, Flickr tokens, image folders, Parquet, WebDataset, JSON Lines, BLIP, LLaVA, text files beside pictures).")
     output_name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+$", description="Name of this output in files, figures and overrides.")
     output_type: Literal["sequence"] = Field(description="Only sequence is supported.")
+
+
+class ReadOptions(Section):
+    """What a person says of captions on disk, in place of what would be guessed: fields here, flags of the verbs that read captions."""
+
+    format: Literal["table", "coco", "karpathy", "flickr", "imagefolder", "parquet", "webdataset", "jsonl", "blip", "llava", "sidecar", "lists"] | None = Field(None, description="Ours. Format of the captions, where it is not found from what they hold.")
+    id_column: str | None = Field(None, description="Ours. Column (or key) with the ID of an image; null guesses.")
+    caption_columns: list[str] = Field([], description="Ours. Columns (or keys) with captions; empty guesses.")
+    image_column: str | None = Field(None, description="Ours. Column (or key) with the picture or its path, which makes the ID where there is no id_column; null guesses.")
+    delimiter: str | None = Field(None, pattern=r"^(tab|[^\r\n])$", description="Ours. What separates the columns of a table: one character, or tab; null guesses.")
+    encoding: str | None = Field(None, min_length=1, description="Ours. Encoding of a text file, such as cp1252; null is UTF-8, or Windows-1252 or UTF-16 where it is evidently that.")
+
+
+class OutputInfo(ReadOptions, CaptionSource):  # pydantic takes the fields of the last base first
+    pass
 
 
 class SequenceTypeInfo(Section):

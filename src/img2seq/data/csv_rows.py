@@ -16,7 +16,7 @@ from pathlib import Path
 from img2seq.errors import DataError, shown, shown_all
 
 MAX_VALUE = 100_000  # characters; below the limit of `csv` itself, which is one for the whole process and left alone
-_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+DELIMITERS = {",": ("comma", "commas"), ";": ("semicolon", "semicolons"), "\t": ("tab", "tabs"), "|": ("bar", "bars")}
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def file_content(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_rows(path: Path, text: str) -> Iterator[Row]:
+def read_rows(path: Path, text: str, delimiter: str = ",") -> Iterator[Row]:
     """Yield the rows of CSV text, those of empty lines left out.
 
     Raises:
@@ -59,7 +59,7 @@ def read_rows(path: Path, text: str) -> Iterator[Row]:
             taken.append(line)
             yield line
 
-    reader = csv.reader(lines(), strict=True, skipinitialspace=True)
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         line = reader.line_num + 1
         taken.clear()
@@ -83,7 +83,7 @@ def _reason(error: csv.Error, first: int, last: int) -> str:
     return f"it holds a quoted value{where} and then {text}; a quote inside a quoted value is written twice"
 
 
-def row_problem(row: Row, n_columns: int, id_column: int, ids: Collection[str]) -> str:
+def row_problem(row: Row, n_columns: int, id_column: int, ids: Collection[str], delimiter: str = ",") -> str:
     """Return why a row cannot be what its author meant, "" if nothing is odd about it. Too few values are the caller's to judge.
 
     Args:
@@ -91,31 +91,31 @@ def row_problem(row: Row, n_columns: int, id_column: int, ids: Collection[str]) 
         n_columns: of the header.
         id_column: which value names the image.
         ids: that other rows have.
+        delimiter: between two values.
     """
+    mark = DELIMITERS[delimiter][0]
     if len(row.values) > n_columns:
         return (
             f"line {row.line}: expected {n_columns} value(s), as many as the header has, found {len(row.values)}: "
-            f"{shown_all(row.values)}; a value with a comma needs quotes around it"
+            f"{shown_all(row.values)}; a value with a {mark} needs quotes around it"
         )
     if row.n_lines == 1 and len(row.raw) <= MAX_VALUE and '"' not in row.raw:  # as nearly all are
         return ""
     if longest := max((value for value in row.values if len(value) > MAX_VALUE), key=len, default=""):
         return f"line {row.line}: a value has {len(longest):,} characters, expected at most {MAX_VALUE:,}: {shown(longest)}"
-    if row.n_lines > 1 and (swallowed := _swallowed_rows(row, id_column, ids)):
+    if row.n_lines > 1 and (swallowed := _swallowed_rows(row, id_column, ids, delimiter)):
         return (
             f"line {row.line}: a quote opens here and closes {swallowed} line(s) later, and the lines between look like rows: "
             f"{shown(max(row.values, key=len))}"
         )
     for value in row.values:
         blank = value[: len(value) - len(value.lstrip())]
-        if value.lstrip().startswith('"') and blank.strip(" ") and f',{blank}"' in row.raw:
-            return (
-                f"line {row.line}: expected a quote right after the comma, found {blank!r} between them: {shown(value)}"
-            )
+        if value.lstrip().startswith('"') and blank.strip(" ") and f'{delimiter}{blank}"' in row.raw:
+            return f"line {row.line}: expected a quote right after the {mark}, found {blank!r} between them: {shown(value)}"
     return ""
 
 
-def _swallowed_rows(row: Row, id_column: int, ids: Collection[str]) -> int:
+def _swallowed_rows(row: Row, id_column: int, ids: Collection[str], delimiter: str) -> int:
     """Return how many lines a value goes on for, where they look like rows that a stray quote made part of it; else 0.
 
     A caption may have line breaks. Its lines look like rows where one begins with an ID of the table or of the same form, or where
@@ -124,7 +124,7 @@ def _swallowed_rows(row: Row, id_column: int, ids: Collection[str]) -> int:
     own = row.values[id_column].strip() if len(row.values) > id_column else ""
     for value in row.values:
         inner = re.split("\r\n|\r|\n", value)[1:]
-        names = [_value_at(line, id_column) for line in inner]
+        names = [_value_at(line, id_column, delimiter) for line in inner]
         alike = any(name in ids or _same_form(name, own) for name in names if name)
         all_words = len(inner) >= 2 and all(name and len(name.split()) == 1 for name in names)
         if alike or all_words:
@@ -132,10 +132,10 @@ def _swallowed_rows(row: Row, id_column: int, ids: Collection[str]) -> int:
     return 0
 
 
-def _value_at(line: str, column: int) -> str:
+def _value_at(line: str, column: int, delimiter: str) -> str:
     """Return one value of a line that has several, else ""."""
     try:
-        values = next(csv.reader([line], skipinitialspace=True), [])
+        values = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
         return ""
     return values[column].strip() if len(values) >= 2 and len(values) > column else ""
@@ -152,7 +152,7 @@ def delimiter_hint(header: Sequence[str]) -> str:
     """Return " The columns are separated by ...", where a header of one column holds another delimiter, else ""."""
     if len(header) != 1:
         return ""
-    found = {name for char, name in _DELIMITERS.items() if char in header[0]}
+    found = {name for char, (_, name) in DELIMITERS.items() if char in header[0]}
     return f" The columns are separated by {' and '.join(sorted(found))}; expected commas." if found else ""
 
 

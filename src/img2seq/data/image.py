@@ -28,7 +28,8 @@ from PIL import ExifTags, Image
 from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG reads MPO, too
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # JPEG reads MPO, too
+HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 BAND_PIXELS = 1 << 18
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -95,8 +96,7 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
         _check_size(image, spec, name)
         target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
         # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
-        side = 2 * max(target[0], target[1])
-        image.draft(None, (side, side))
+        image.draft(None, (2 * max(target[:2]),) * 2)
         return to_pixels(image, spec, name)
 
 
@@ -104,10 +104,22 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
 def opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open an image file's bytes; whatever goes wrong then and inside is one DataError that names the image."""
     with _one_error(name):
+        if HEIF.match(data):
+            _let_pillow_read_heif(name)
         with _without_pillows_limit():
             image = Image.open(io.BytesIO(_without_metadata(data)), formats=IMAGE_FORMATS)
         with image:
             yield image
+
+
+def _let_pillow_read_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise DataError(
+            f"{name}: HEIC needs pillow-heif, which is not installed: pip install 'img2seq[formats]'"
+        ) from None
+    pillow_heif.register_heif_opener()
 
 
 _PILLOWS_LIMIT = threading.Lock()

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from img2seq.config.inputs import MAX_PIXELS
-from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
-from img2seq.data.row_store import FileState, RowStore, content_key, file_state
+from img2seq.data.image import ImageSpec, Pixels, decode
+from img2seq.data.picture import Picture, picture_bytes, picture_state
+from img2seq.data.row_store import FileState, RowStore, content_key
 from img2seq.errors import DataError
 
 CHUNK = 256  # images decoded between two commits to the cache
@@ -67,9 +68,9 @@ class _Read(NamedTuple):
 
 
 def cache_pixels(
-    files: Mapping[str, Path], spec: ImageSpec, cache_folder: Path, *, workers: int, progress: Progress | None = None
+    files: Mapping[str, Picture], spec: ImageSpec, cache_folder: Path, *, workers: int, progress: Progress | None = None
 ) -> PixelTable:
-    """Decode every file that the cache does not hold yet, and return where each image's pixels are.
+    """Decode every picture that the cache does not hold yet, and return where each image's pixels are.
 
     Pillow decodes outside Python's interpreter lock, so `workers` threads decode side by side.
     """
@@ -77,7 +78,7 @@ def cache_pixels(
     limit = "" if spec.max_pixels == MAX_PIXELS else f"-max{spec.max_pixels}"
     store = RowStore(cache_folder / f"pixels-{spec.key}{limit}", spec.stored_shape, np.uint8)
     ids, problems = list(files), {}
-    known = dict(zip(ids, store.contents_of([file_state(files[i]) for i in ids]), strict=True))
+    known = dict(zip(ids, store.contents_of([picture_state(files[i]) for i in ids]), strict=True))
     rows = store.rows_of([content or "" for content in known.values()])
     content_of = {i: content for (i, content), row in zip(known.items(), rows, strict=True) if content and row >= 0}
     if progress:
@@ -88,13 +89,13 @@ def cache_pixels(
     def read(image_id: str) -> _Read | DataError:
         path = files[image_id]
         try:
-            before = file_state(path)
-            data = read_bytes(path, spec)
+            before = picture_state(path)
+            data = picture_bytes(path, spec)
             content = content_key(data)
             pixels = None if content in stored else decode(data, spec, str(path))
         except DataError as error:
             return error
-        return _Read(content, pixels, before if before == file_state(path) else None)
+        return _Read(content, pixels, before if before == picture_state(path) else None)
 
     for start in range(0, len(unread), CHUNK):
         chunk = unread[start : start + CHUNK]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,17 +12,36 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from img2seq.config.globals import BasicExperiment
+from img2seq.data.picture import Picture
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, did_you_mean, listed, shown
 
 EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".mpo")
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".mpo",
+        ".avif",
+    )
 )
 # Files that a person takes for pictures and that are not read: counted, never passed over in silence.
 NOT_READ = frozenset(
-    (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".ico", ".tga", ".exr", ".hdr", ".eps", ".pdf",
+    (".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".ico", ".tga", ".exr", ".hdr", ".eps", ".pdf",
      ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
 )  # fmt: skip
+
+
+HEIF = frozenset((".heic", ".heif", ".hif"))  # read where the extra `formats` is installed
 
 
 @dataclass
@@ -45,30 +66,50 @@ class Problems:
 def image_id_of(name: str) -> str:
     """Return the ID of a file name or of an ID written with a file's extension, in the form in which IDs are compared."""
     name = clean_name(name)
-    stem, dot, extension = name.rpartition(".")
-    return stem.rstrip() if dot and stem and f".{extension.lower()}" in EXTENSIONS else name
+    stem, dot, _ = name.rpartition(".")
+    return stem.rstrip() if dot and stem and is_image_name(name) else name
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file of this name is taken for an image."""
+    extension = os.path.splitext(name)[1].lower()  # noqa: PTH122  (many names)
+    return extension in EXTENSIONS or (extension in HEIF and heif_is_read())
+
+
+@functools.cache
+def heif_is_read() -> bool:
+    """Tell whether the library that reads HEIC pictures is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def shortest_ids(long_ids: Collection[str]) -> dict[str, str]:
+    """Return an ID for each: the last part (x of a/x), or all of it where several have that last part."""
+    short = {long: PurePosixPath(long).name for long in long_ids}
+    count = Counter(short.values())
+    return {long: name if count[name] == 1 else long for long, name in short.items()}
 
 
 @dataclass(frozen=True)
 class FoundImages:
-    """The image files of a folder.
+    """The images of a folder, or those that an archive or a list has.
 
     Attributes:
-        files: by ID.
-        clashes: a line for each further file that claims an ID.
+        where: they are.
+        pictures: by their names without extension, with the folders before them.
+        clashes: a line for each further file that claims a name.
         refused: a line for each file that is not read: a link that leads out of the folder or nowhere, a name that is not UTF-8.
+        unread: pictures of kinds that are not read, as "2 .heic, 1 .svg"; "" for none.
     """
 
-    files: dict[str, Path]
-    clashes: list[str]
-    refused: list[str]
+    where: str
+    pictures: dict[str, Picture]
+    clashes: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    unread: str = ""
 
 
-def find_images(folder: str | Path, captioned: Collection[str] = ()) -> FoundImages:
+def find_images(folder: str | Path) -> FoundImages:
     """Return the image files of a folder and its subfolders.
-
-    An ID is the file's name without the extension, or with the folders before it (a/x) where several files have that name, or
-    where captions name it so.
 
     Raises:
         DataError: if the folder is missing or holds no image.
@@ -80,34 +121,22 @@ def find_images(folder: str | Path, captioned: Collection[str] = ()) -> FoundIma
         raise DataError(
             f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}.{near}"
         )
-    found, paths = FoundImages({}, [], []), []
+    unread = unread_pictures(folder)
+    found = FoundImages(str(folder), {}, unread=unread)
     for path in images_below(folder):
         if not is_utf8(str(path)):
             found.refused.append(f"{os.fsencode(path)!r} has a name that is not UTF-8")
         elif path.is_symlink() and (where := _leads_astray(path, folder)):
             found.refused.append(f"{path} is a link that leads {where}")
         else:
-            paths.append(path)
-    for image_id, path in zip(file_ids([path.relative_to(folder) for path in paths], captioned), paths, strict=True):
-        first = found.files.setdefault(image_id, path)
-        if first != path:
-            found.clashes.append(f"{image_id}: {first} and {path}")
-    if not found.files:
+            name = image_id_of(path.relative_to(folder).as_posix())
+            first = found.pictures.setdefault(name, path)
+            if first != path:
+                found.clashes.append(f"{name}: {first} and {path}")
+    if not found.pictures:
         why = f" that can be read:\n{listed(found.refused)}" if found.refused else ""
-        others = unread_pictures(folder) or "none"
-        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found {others}{why}")
+        raise DataError(f"{folder}: expected images ({', '.join(sorted(EXTENSIONS))}), found {unread or 'none'}{why}")
     return found
-
-
-def file_ids(paths: Sequence[Path], captioned: Collection[str] = ()) -> list[str]:
-    """Return the ID of each file of a folder, as `find_images` gives it; paths are relative to the folder."""
-    short = [image_id_of(path.name) for path in paths]
-    long = [image_id_of(path.as_posix()) for path in paths]
-    count = Counter(short)
-    return [
-        with_folder if count[name] > 1 or with_folder in captioned else name
-        for name, with_folder in zip(short, long, strict=True)
-    ]
 
 
 def _leads_astray(link: Path, folder: Path) -> str:
@@ -125,64 +154,114 @@ def images_below(folder: str | Path) -> Iterator[Path]:
         folders.sort()
         here = Path(root)
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):  # noqa: PTH122  many names
+            if is_image_name(name) and not name.startswith("."):
                 yield here / name
 
 
 def unread_pictures(folder: str | Path) -> str:
     """Return how many pictures of kinds that are not read stand in a folder and its subfolders, as "2 .heic, 1 .svg"; "" for none."""
     endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names if name[:1] != ".")
-    return ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common() if ending in NOT_READ)
+    unread = NOT_READ if heif_is_read() else NOT_READ | HEIF
+    return ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common() if ending in unread)
 
 
-def files_by_captioned_id(files: Mapping[str, Path], captioned: Collection[str]) -> dict[str, Path]:
-    """Return files by the IDs that captions have for them.
+@dataclass(frozen=True)
+class Matched:
+    """Which picture each captioned image has.
 
-    An ID such as `x.gif` may be a file name or, without an extension, that of `x.gif.jpg`: the second where nothing else fits.
+    Attributes:
+        pictures: by the IDs of the captions.
+        missing: a line for each ID without one, by ID.
+        unused: the other pictures, by IDs of their own.
     """
-    shorter = Counter(image_id_of(image_id) for image_id in files if image_id not in captioned)
-    found = {}
-    for image_id, path in files.items():
-        short = image_id_of(image_id)
-        renamed = image_id not in captioned and short in captioned and short not in files and shorter[short] == 1
-        found[short if renamed else image_id] = path
-    return found
+
+    pictures: dict[str, Picture]
+    missing: dict[str, str]
+    unused: dict[str, Picture]
+
+    def of(self, ids: Iterable[str]) -> Matched:
+        """Return what was found for some of the images."""
+        ids = list(ids)
+        pictures = {i: self.pictures[i] for i in ids if i in self.pictures}
+        return Matched(pictures, {i: self.missing[i] for i in ids if i in self.missing}, self.unused)
 
 
-def missing_images(captioned: Iterable[str], files: Collection[str]) -> list[str]:
-    """Return a line for each captioned ID that has no file: the ID, and those of several files that have this name."""
+def match_pictures(captioned: Collection[str], paths: Mapping[str, str], found: Mapping[str, Picture]) -> Matched:
+    """Find the picture of each captioned image.
+
+    A picture is named by its path, as the captions write it, or else by the image's ID. Where no picture has just that name it is the one
+    whose path ends so (captions say `x`, the file is `a/x.jpg`) or of which the name is the end (captions say `train2017/x.jpg`, the
+    folder is train2017 itself), unless several are.
+
+    Args:
+        captioned: IDs.
+        paths: of pictures as captions write them, by ID; only where they do.
+        found: pictures by their names without extension, with the folders before them.
+    """
+    names = {i: [*([image_id_of(paths[i])] if i in paths else []), i] for i in captioned}
+    chosen = {i: name for i in captioned if (name := next((n for n in names[i] if n in found), None)) is not None}
+    free = [name for name in found if name not in set(chosen.values())]
+    by_ending: dict[str, list[str]] = {}
+    for name in free:
+        for ending in _endings(name):
+            by_ending.setdefault(ending, []).append(name)
+    shorter = {image_id_of(name): name for name in free}  # x.gif may be the name of x.gif.jpg
     alike: dict[str, list[str]] = {}
-    for image_id in files:
-        if "/" in image_id:
-            alike.setdefault(PurePosixPath(image_id).name, []).append(image_id)
-    return [
-        f"{i} (several files have this name: {', '.join(alike[i][:3])})" if i in alike else i
-        for i in captioned
-        if i not in files
-    ]
+    for i in captioned:
+        if i in chosen:
+            continue
+        for name in names[i]:
+            fitting = (
+                by_ending.get(name)
+                or [end for end in _endings(name) if end in by_ending and by_ending[end] == [end]][:1]
+            )
+            if len(fitting) == 1:
+                chosen[i] = fitting[0]
+                break
+            alike.setdefault(i, fitting)
+        if i not in chosen and i in shorter:
+            chosen[i] = shorter[i]
+    owner: dict[str, str] = {}
+    twice = {i for i in captioned if i in chosen and owner.setdefault(chosen[i], i) != i}
+    missing = {
+        i: f"{i} (its picture is that of {owner[chosen[i]]}, too)" if i in twice
+        else f"{i} (several files have this name: {', '.join(alike[i][:3])})" if alike.get(i) else i
+        for i in captioned if i not in chosen or i in twice
+    }  # fmt: skip
+    of_own = shortest_ids([name for name in found if name not in owner])
+    unused = {(short if short not in captioned else name): found[name] for name, short in of_own.items()}
+    return Matched({i: found[chosen[i]] for i in captioned if i in chosen and i not in twice}, missing, unused)
 
 
-def match_images(
-    captions: Mapping[str, Sequence[str]], folder: str | Path, input_name: str, problems: Problems
-) -> tuple[dict[str, Path], list[str]]:
-    """Return the image file of every captioned ID, and what else to say of the folder: images without a caption, or not read."""
-    images = find_images(folder, captions)
-    found = files_by_captioned_id(images.files, captions)
-    problems.add(f"ID(s) of input {input_name} are claimed by two files", images.clashes)
-    problems.add(f"file(s) in {folder} are not read", images.refused)
-    missing = missing_images(captions, found)
-    if len(missing) == len(captions):
-        example, some = next(iter(captions)), next(iter(found.values()))
+def _endings(name: str) -> list[str]:
+    """Return a/b/x, b/x and x of a/b/x."""
+    parts = name.strip("/").split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def check_matched(
+    matched: Matched, found: FoundImages, captioned: Collection[str], input_name: str, problems: Problems
+) -> list[str]:
+    """Add what is wrong with the images of an input to the problems, and return what else to say of them.
+
+    Raises:
+        DataError: if no image has a caption.
+    """
+    problems.add(f"ID(s) of input {input_name} are claimed by two files", found.clashes)
+    problems.add(f"file(s) in {found.where} are not read", found.refused)
+    if len(matched.missing) == len(captioned):
+        example, some = next(iter(captioned)), next(iter(found.pictures.values()))
+        name = some.name if isinstance(some, Path) else str(some)
         raise DataError(
-            f"{folder}: none of the {len(captions)} captioned IDs has an image. An ID is {shown(example)}, an image is {some.name!r}"
+            f"{found.where}: none of the {len(captioned)} captioned IDs has an image. An ID is {shown(example)}, an image is {name!r}"
         )
-    problems.add(f"ID(s) with captions have no image in {folder}", missing)
+    problems.add(f"ID(s) with captions have no image in {found.where}", list(matched.missing.values()))
     notes = []
-    if without_caption := len(found) - len(captions) + len(missing):
-        notes.append(f"{without_caption:,} image(s) in {folder} have no caption and are not used")
-    if unread := unread_pictures(folder):
-        notes.append(f"{folder}: pictures of kinds that are not read: {unread}")
-    return {image_id: found[image_id] for image_id in captions if image_id in found}, notes
+    if matched.unused:
+        notes.append(f"{len(matched.unused):,} image(s) in {found.where} have no caption and are not used")
+    if found.unread:
+        notes.append(f"{found.where}: pictures of kinds that are not read: {found.unread}")
+    return notes
 
 
 def check_broken_share(broken: Mapping[str, str], n_images: int, basic: BasicExperiment) -> None:

@@ -4,11 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from img2seq.config.globals import BasicExperiment
 from img2seq.data.records import Problems, image_id_of
 from img2seq.data.seeds import seed_of
-from img2seq.errors import DataError, did_you_mean, listed
+from img2seq.errors import ConfigError, DataError, did_you_mean, listed
+
+
+def split_source(basic: BasicExperiment, given: Mapping[str, str]) -> Literal["from_data", "random", "file"]:
+    """Return where the split comes from: where that is not said, from a file that is named, else the data, else it is drawn.
+
+    Args:
+        basic: what is said.
+        given: the side that the data gives an image, by ID; only where it does.
+
+    Raises:
+        ConfigError: for `file` without a file, and `random` with one.
+        DataError: for `from_data` where the data has no split.
+    """
+    if (basic.splits == "file") != (basic.manual_valid_ids_file is not None) and basic.splits is not None:
+        raise ConfigError(
+            f"globals.basic_experiment.splits: {basic.splits} {'needs' if basic.splits == 'file' else 'has no use for'} manual_valid_ids_file"
+        )
+    has_split = {"train", "valid"} <= set(given.values()) or {"train", "test"} <= set(given.values())
+    if basic.splits == "from_data" and not has_split:
+        found = ", ".join(sorted(set(given.values()))) or "none"
+        raise DataError(
+            f"globals.basic_experiment.splits: from_data needs data with a split into train and val or test, found {found}"
+        )
+    return basic.splits or (
+        "file" if basic.manual_valid_ids_file is not None else "from_data" if has_split else "random"
+    )
+
+
+def without_test(
+    image_ids: Iterable[str], basic: BasicExperiment, held_out: Iterable[str] | None, given: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return (ids to train and validate with, test ids): what the data holds back for the end is not even read.
+
+    Args:
+        image_ids: with captions.
+        basic: where the split comes from.
+        held_out: names of the validation images, where a file has them.
+        given: the side that the data gives an image, by ID.
+    """
+    ids, source = list(image_ids), split_source(basic, given)
+    if source == "random":
+        return ids, []
+    if source == "from_data":
+        return [i for i in ids if given.get(i) in ("train", "valid")], [i for i in ids if given.get(i) == "test"]
+    named = {image_id_of(name) for name in held_out or ()}
+    test = {i for i in ids if given.get(i) == "test" and i not in named}
+    return [i for i in ids if i not in test], [i for i in ids if i in test]
 
 
 def configured_split(
@@ -17,29 +66,35 @@ def configured_split(
     held_out: Iterable[str] | None,
     contents: Mapping[str, str],
     problems: Problems,
+    given: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[str], list[str]]:
     """Return (train, valid) ids, without the validation images that training would have seen: those are problems.
 
     Args:
-        image_ids: that can be used.
+        image_ids: that can be used, those of the test part left out.
         basic: how many are held out.
-        held_out: names of the validation images, or None to draw them.
+        held_out: names of the validation images, where a file has them.
         contents: what each image holds, by id.
         problems: to add each leak to.
+        given: the side that the data gives an image, by ID.
 
     Raises:
         DataError: for names that are not known, or if a side would be empty.
     """
-    if held_out is None:
+    source = split_source(basic, given)
+    if source == "from_data" and any(given[i] == "valid" for i in image_ids):
+        what, names = "the data's validation part", [i for i in image_ids if given[i] == "valid"]
+    elif source == "file":
+        what, names = "manual_valid_ids_file", [image_id_of(name) for name in held_out or ()]
+    else:
         return random_split(image_ids, basic.valid_size, basic.seed, contents)
-    names = [image_id_of(name) for name in held_out]
     known_only = basic.on_bad_data == "skip"  # an image that was left out may be named
-    train, valid = manual_split(image_ids, [i for i in names if i in image_ids or not known_only])
+    train, valid = manual_split(image_ids, [i for i in names if i in image_ids or not known_only], what)
     leaking = dict(leaks(train, valid, contents))
     lines = [f"{i} is the same picture as {other}, which is trained on" for i, other in leaking.items()]
     if len(leaking) == len(valid):
-        raise DataError(f"manual_valid_ids_file: every one of its images stands in training, too:\n{listed(lines)}")
-    problems.add("image(s) of manual_valid_ids_file stand in training under another ID", lines)
+        raise DataError(f"{what}: every one of its images stands in training, too:\n{listed(lines)}")
+    problems.add(f"image(s) of {what} stand in training under another ID", lines)
     return train, [i for i in valid if i not in leaking]
 
 
@@ -104,8 +159,10 @@ def leaks(train: Iterable[str], valid: Iterable[str], contents: Mapping[str, str
     return [(i, in_training[contents[i]]) for i in valid if contents.get(i) in in_training]
 
 
-def manual_split(image_ids: Iterable[str], valid_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return (train, valid) ids, each sorted, with exactly `valid_ids` held out.
+def manual_split(
+    image_ids: Iterable[str], valid_ids: Iterable[str], what: str = "manual_valid_ids_file"
+) -> tuple[list[str], list[str]]:
+    """Return (train, valid) ids, each sorted, with exactly `valid_ids` held out. `what` names where they come from.
 
     Raises:
         DataError: listing the ids that no caption has, or if no image is left to train on.
@@ -114,11 +171,11 @@ def manual_split(image_ids: Iterable[str], valid_ids: Iterable[str]) -> tuple[li
     if unknown := sorted(valid - ids):
         near = did_you_mean(unknown[0], ids) if len(ids) < 50_000 else ""
         raise DataError(
-            f"manual_valid_ids_file: {len(unknown)} of {len(valid)} IDs have no image with a caption:\n{listed(unknown)}{near}"
+            f"{what}: {len(unknown)} of {len(valid)} IDs have no image with a caption:\n{listed(unknown)}{near}"
         )
     if not valid or valid == ids:
         raise DataError(
-            f"manual_valid_ids_file: expected to leave images on both sides, found {len(valid)} of {len(ids)} for validation"
+            f"{what}: expected to leave images on both sides, found {len(valid)} of {len(ids)} for validation"
         )
     return sorted(ids - valid), sorted(valid)
 

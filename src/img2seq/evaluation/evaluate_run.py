@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.trained import TrainedRun
 from img2seq.config.decoding import Decoding
 from img2seq.config.load import load_config
+from img2seq.config.outputs import ReadOptions
 from img2seq.data.caption_set import CaptionSet
+from img2seq.data.picture import Picture
 from img2seq.data.pixels import cache_pixels
-from img2seq.data.records import Problems, match_images, settle
-from img2seq.data.sources.read import read_captions
+from img2seq.data.records import Problems, settle
+from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
 from img2seq.inference.captioner import Captioner
@@ -45,7 +49,8 @@ class Evaluated:
         scores: of the captions.
         captions: by image id.
         references: by image id.
-        pictures: image files by image id, where there are any.
+        pictures: by image id, where there are any.
+        results_ids: the ids that results are written with, by image id, where they are others.
         extra: further figures for metrics.json: loss, perplexity, decoding and the like.
         diversity: of the captions; copies are counted where the captions trained on are known.
     """
@@ -53,9 +58,10 @@ class Evaluated:
     scores: Scores
     captions: dict[str, str]
     references: dict[str, list[str]]
-    pictures: dict[str, Path]
+    pictures: dict[str, Picture]
     extra: dict[str, Any]
     diversity: Diversity
+    results_ids: dict[str, str | int] = field(default_factory=dict)
 
 
 def inputs_of_run(
@@ -66,6 +72,7 @@ def inputs_of_run(
     captions_file: str | None,
     images_folder: str | None,
     document_frequency: str | None,
+    options: ReadOptions = GUESSED,
 ) -> dict[str, Any]:
     """Return what an evaluation of a run is made from: the checkpoint, settings, and digests of the files that are read."""
     trained = captioner.trained
@@ -77,18 +84,29 @@ def inputs_of_run(
     }
     return {
         "data": "captions" if captions_file else f"{split} split",
+        **({} if options == GUESSED else {"read_as": options.model_dump()}),
+        **_not_a_file(captions),
         "images": None if images_folder is None else str(Path(images_folder).resolve()),
         **asdict(decoding),
         **digests_by_name(files),
     }
 
 
-def inputs_of_results(results: str, references: str, document_frequency: str | None) -> dict[str, Any]:
+def inputs_of_results(
+    results: str, references: str, document_frequency: str | None, split: str | None = None, options: ReadOptions = GUESSED
+) -> dict[str, Any]:  # fmt: skip
     """Return what an evaluation of a results file is made from: digests of the files that are read."""
     files = {"results": Path(results), "references": Path(references)}
     if document_frequency is not None:
         files["document_frequency"] = Path(document_frequency)
-    return digests_by_name(files)
+    said = {} if options == GUESSED else {"read_as": options.model_dump()}
+    of_split = {} if split is None else {"split": split}
+    return {**of_split, **said, **_not_a_file(Path(references)), **digests_by_name(files)}
+
+
+def _not_a_file(captions: Path) -> dict[str, str]:
+    """Return where captions are that have no digest: a folder, a pattern."""
+    return {} if captions.is_file() else {"captions": str(captions.absolute())}
 
 
 def check_output(folder: Path, made_from: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -104,6 +122,7 @@ def evaluate_run(
     captions_file: str | None = None,
     images_folder: str | None = None,
     document_frequency: str | None = None,
+    options: ReadOptions = GUESSED,
     announce: Announcer,
 ) -> Evaluated:
     """Caption a side of a run's split, or another data set, and score the captions.
@@ -111,9 +130,10 @@ def evaluate_run(
     Args:
         captioner: of the run.
         decoding: how to search.
-        split: valid or train; not used with `captions_file`.
-        captions_file: another table of captions, ID,Sequence.
-        images_folder: its images.
+        split: valid, train or test; of `captions_file` where that has a split, else of the run.
+        captions_file: other captions, of any format.
+        images_folder: their images; a folder, or what holds them.
+        options: what is said of the format of `captions_file`.
         document_frequency: a saved file for CIDEr-D, in place of the references.
         announce: for progress.
 
@@ -123,15 +143,16 @@ def evaluate_run(
     trained = captioner.trained
     basic = load_config(trained.run.config).globals.basic_experiment
     (entry,) = trained.config.inputs
-    references, training = _references(trained, split, captions_file)
+    found, ids, training = _references(trained, split, captions_file, options, announce)
+    references = {image_id: found.captions[image_id] for image_id in ids}
     problems = Problems()
-    folder = images_folder or entry.input_info.input_source
-    files, _ = match_images(references, folder, captioner.input_name, problems)
+    source = captions_file or trained.config.output.output_info.output_source
+    folder = images_folder or captions_file or entry.input_info.input_source
+    files, _ = match_images(found, ids, folder, captioner.input_name, problems, source)
     with announce.bar("reading images", len(files)) as advance:
         table = cache_pixels(files, captioner.spec, cache_folder(basic), workers=2, progress=advance)
     problems.add(f"image(s) in {folder} cannot be used", list(table.problems.values()))
     settle(problems, "error")
-    ids = list(references)
     rows = InputImages(entry, table, trained.model, basic, announce).of(ids)
     data = CaptionSet(references, trained.tokenizer, max_length=trained.facts.max_length, images={entry.name: rows})
     loss = _loss(trained, data, announce)
@@ -140,37 +161,49 @@ def evaluate_run(
         for start in range(0, len(ids), captioner.batch_size):
             part = ids[start : start + captioner.batch_size]
             pixels, features = data.read_images(range(start, start + len(part)))
-            found = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
-            captions |= {image_id: caption.text for image_id, caption in zip(part, found, strict=True)}
+            written = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
+            captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
     scores = score(captions, references, document_frequency=_document_frequency(document_frequency))
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = captions_file or f"{split} split"
     diversity = measure_diversity(captions, training_captions=training or None)
-    return Evaluated(scores, captions, references, files, extra, diversity)
+    own = {i: name for i in ids if (name := found.results_id(i)) != i}
+    return Evaluated(scores, captions, references, files, extra, diversity, own)
 
 
-def _references(trained: TrainedRun, split: str, captions_file: str | None) -> tuple[dict[str, list[str]], list[str]]:
-    """Return references by image id, and the captions the run was trained on where its table is still there."""
-    source = trained.config.output.output_info.output_source
+def _references(
+    trained: TrainedRun, split: str, captions_file: str | None, options: ReadOptions, announce: Announcer
+) -> tuple[CaptionsFound, list[str], list[str]]:
+    """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
+    info = trained.config.output.output_info
+    source = info.output_source
     sides = {
         side: [clean_name(i) for i in ids] for side, ids in read_json(trained.run.split).items()
     }  # early runs kept NFD
-    own = read_captions(source).captions if Path(source).exists() else {}
-    training = [text for image_id in sides["train"] for text in own.get(image_id, [])]
+    own = read_captions(source, info) if Path(source).exists() or glob.has_magic(source) else None
+    training = (
+        [text for image_id in sides["train"] for text in own.captions.get(image_id, [])] if own is not None else []
+    )
     if captions_file is not None:
-        table = read_captions(captions_file)
+        found = read_captions(captions_file, options)
+        announce.say("\n".join([found.summary, *found.notes]))
         problems = Problems()
-        problems.add(f"row(s) of {captions_file} cannot be used", table.problems)
+        problems.add(f"row(s) of {captions_file} cannot be used", found.problems)
         settle(problems, "error")
-        return table.captions, training
-    if not own:
+        ids = [i for i in found.captions if found.splits.get(i) == split] if found.splits else list(found.captions)
+        if not ids:
+            raise DataError(f"{captions_file}: expected images of the split {split}, found {found.summary}")
+        return found, ids, training
+    if own is None:
         raise RunError(f"{source}: the run's captions are not there; give --captions FILE --images FOLDER")
-    if missing := [image_id for image_id in sides[split] if image_id not in own]:
+    if not (ids := sides.get(split, [])):
+        raise RunError(f"{trained.run.split}: this run has no {split} part: its data came without one")
+    if missing := [image_id for image_id in ids if image_id not in own.captions]:
         raise DataError(
             f"{source}: has no caption of {len(missing)} of the run's {split} images, {missing[0]} among them"
         )
-    return {image_id: own[image_id] for image_id in sides[split]}, training
+    return own, ids, training
 
 
 def _loss(trained: TrainedRun, data: CaptionSet, announce: Announcer) -> float:
@@ -179,11 +212,14 @@ def _loss(trained: TrainedRun, data: CaptionSet, announce: Announcer) -> float:
         return image_losses(trained.model, data, batch_size=LOSS_BATCH, advance=advance).per_token
 
 
-def evaluate_results(results: str, references: str, *, document_frequency: str | None = None) -> Evaluated:
-    """Score a COCO results file of any system. Raises ScoreError for files that cannot be scored."""
-    captions, of_image = read_pair(results, references)
+def evaluate_results(
+    results: str, references: str, *, split: str | None = None, document_frequency: str | None = None, options: ReadOptions = GUESSED
+) -> Evaluated:  # fmt: skip
+    """Score a COCO results file of any system, against one side of the references or all. Raises ScoreError for what cannot be scored."""
+    captions, of_image, notes = read_pair(results, references, split=split, options=options)
     scores = score(captions, of_image, document_frequency=_document_frequency(document_frequency))
     texts_of = {image_id: list(texts) for image_id, texts in of_image.items()}
+    scores.notes.extend(notes)
     return Evaluated(scores, dict(captions), texts_of, {}, {"data": results}, measure_diversity(captions))
 
 
@@ -206,7 +242,8 @@ def write_evaluation(found: Evaluated, folder: Path, made_from: Mapping[str, Any
         MADE_FROM: dict(made_from),
     }
     write_json(folder / "metrics.json", data)
-    write_json(folder / "captions.json", [{"image_id": i, "caption": text} for i, text in found.captions.items()])
+    results = [{"image_id": found.results_ids.get(i, i), "caption": text} for i, text in found.captions.items()]
+    write_json(folder / "captions.json", results)
     rows = [
         {"image_id": i, "caption": text}
         | {name: scores.per_image[i][name] for name in metrics if name in scores.per_image[i]}
@@ -224,7 +261,7 @@ def write_evaluation(found: Evaluated, folder: Path, made_from: Mapping[str, Any
     write_text(folder / "report.html", evaluation_page(cards, data, n_images=len(ranked)))
 
 
-def _picture(path: Path | None) -> bytes | None:
+def _picture(path: Picture | None) -> bytes | None:
     if path is None:
         return None
     buffer = io.BytesIO()

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from img2seq.config.outputs import ReadOptions
 from img2seq.data.records import image_id_of
 from img2seq.data.sources.coco_annotations import caption_entries
-from img2seq.data.sources.content import read_json
-from img2seq.data.sources.read import read_source
-from img2seq.data.sources.source import Source
+from img2seq.data.sources.content import GUESSED, read_json
+from img2seq.data.sources.read import read_captions
 from img2seq.data.text import clean_caption, clean_name
 from img2seq.errors import DataError, ScoreError, did_you_mean, listed, shown
 from img2seq.metrics.score import check_same_images
@@ -60,49 +60,98 @@ def _caption(caption: object, place: str, problems: list[str]) -> str:
     return ""
 
 
-def read_references(path: str | Path) -> dict[str, list[str]]:
-    """Return the references of each image id in a file of any format that training reads. Raises ScoreError."""
-    return _references(path)[0]
+def read_references(path: str | Path, options: ReadOptions = GUESSED) -> dict[str, list[str]]:
+    """Return the references of each image id in a source of any format that training reads. Raises ScoreError."""
+    return _references(path, options, None)[0]
 
 
-def read_pair(results: str | Path, references: str | Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return the captions and the references of the same images.
+def read_pair(
+    results: str | Path, references: str | Path, *, split: str | None = None, options: ReadOptions = GUESSED
+) -> tuple[dict[str, str], dict[str, list[str]], list[str]]:
+    """Return the captions and the references of the same images, and what to say of how their ids were matched.
 
-    `x` and `x.jpg` are one image. Further than that ids are never matched by guessing: results that use file names in place of the
-    ids of COCO need to be written again.
+    `x` and `x.jpg` are one image. Where the results use other ids of the same images (the numbers of COCO, file names, a file's number)
+    they are matched if that is so for every one of them, and it is said.
+
+    Args:
+        results: of any system.
+        references: captions of any format.
+        split: the side of the references that was captioned (train, valid, test), None for all.
+        options: what is said of the references' format.
 
     Raises:
         ScoreError: where the two files are not about the same images, with the nearest guess at why.
     """
     written = read_results(results)
-    truths, source = _references(references)
-    captions: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for name, caption in written.items():
+    truths, aliases = _references(references, options, split)
+    named: dict[str, str] = {}
+    for name in written:
         image_id = _id_among(truths, name)
-        if image_id in captions:
+        if image_id in named:
             raise ScoreError(
-                f"{results}: image {image_id} has two captions, one of {shown(names[image_id])} and one of {shown(name)}"
+                f"{results}: image {image_id} has two captions, one of {shown(named[image_id])} and one of {shown(name)}"
             )
-        captions[image_id], names[image_id] = caption, name
+        named[image_id] = name
+    notes: list[str] = []
+    if not named.keys() & truths.keys():
+        named, notes = _matched_by_alias(written, aliases) or (named, notes)
+    captions = {image_id: written[name] for image_id, name in named.items()}
     try:
         check_same_images(captions, truths)
     except ScoreError as error:
-        hint = _hint(captions.keys() - truths.keys(), truths.keys() - captions.keys(), source)
+        hint = _hint(captions.keys() - truths.keys(), truths.keys() - captions.keys(), aliases, references)
         raise ScoreError(f"{results} against {references}: {error}{hint}") from None
-    return captions, truths
+    return captions, truths, notes
 
 
-def _references(path: str | Path) -> tuple[dict[str, list[str]], Source]:
-    references: dict[str, list[str]] = {}
+# Other ids of an image, by what they are: name -> the id of the references.
+Aliases = dict[str, dict[str, str]]
+
+
+def _references(path: str | Path, options: ReadOptions, split: str | None) -> tuple[dict[str, list[str]], Aliases]:
+    """Return references by the ids that results are written with, and the other ids of the same images."""
     with _score_errors():
-        source = read_source(path)
-        for record in source.records():
-            own_id = source.own_id(record)  # what results are written with, so only names are brought to one form
-            key = str(own_id) if source.format.id_column else image_id_of(record.image_id)
-            references.setdefault(key, []).extend(record.captions)
-    _check_usable(path, source.problems)
-    return references, source
+        found = read_captions(path, options)
+    _check_usable(path, found.problems)
+    chosen = list(found.captions)
+    if split is not None:
+        chosen = [image_id for image_id in chosen if found.splits.get(image_id) == split]
+        if not chosen:
+            raise ScoreError(f"{path}: expected images of the split {split}, found {found.summary}")
+    references: dict[str, list[str]] = {}
+    aliases: Aliases = {}
+    for image_id in chosen:
+        key = str(found.results_id(image_id))
+        references.setdefault(key, []).extend(found.captions[image_id])
+        own = {f"id {n} of the file": str(one) for n, one in enumerate(found.own_ids.get(image_id, []), 1)}
+        path_id = image_id_of(found.paths.get(image_id, image_id))
+        names = {"name of the file": image_id, "path of the file": path_id} if image_id in found.paths else {}
+        numbers = {
+            f"number at the end of {what}": str(n)
+            for what, name in (("the id", key), ("the file's name", path_id))
+            if (n := _number(name)) is not None
+        }
+        for what, name in {**own, **names, **numbers}.items():
+            if aliases.setdefault(what, {}).setdefault(name, key) != key:
+                aliases[what][name] = ""  # of several images: it names none
+    return references, aliases
+
+
+def _matched_by_alias(written: Mapping[str, str], aliases: Aliases) -> tuple[dict[str, str], list[str]] | None:
+    """Return the names of the results by id, where all of them are ids of another kind; None where they are not."""
+    for what, id_of in aliases.items():
+        named = {image_id: name for name in written if (image_id := _by_alias(name, what, id_of))}
+        if len(named) == len(written):
+            image_id, name = next(iter(named.items()))
+            return named, [f"the results name images by the {what}: matched, as {shown(name)} with {shown(image_id)}"]
+    return None
+
+
+def _by_alias(name: str, what: str, id_of: Mapping[str, str]) -> str:
+    """Return the id of the image that a name of another kind stands for, "" where it stands for none."""
+    if what.startswith("number"):
+        return id_of.get(str(_number(name)), "")
+    return id_of.get(clean_name(name)) or id_of.get(image_id_of(name)) or ""
 
 
 def _id_among(known: Mapping[str, object], name: str) -> str:
@@ -125,23 +174,12 @@ def _score_errors() -> Iterator[None]:
         raise ScoreError(str(error)) from error
 
 
-def _hint(extra: set[str], missing: set[str], source: Source) -> str:
+def _hint(extra: set[str], missing: set[str], aliases: Aliases, references: str | Path) -> str:
     """Return a line that explains the first unknown id that can be explained, or "" where nothing is near one."""
-    path = source.content.path
-    own_ids = {}
-    if source.format.id_column and extra:
-        own_ids = {image_id_of(record.image_id): source.own_id(record) for record in source.records()}
-    numbers = {_number(image_id): image_id for image_id in missing if image_id.isdecimal()}
     for image_id in sorted(extra):
-        own_id = own_ids.get(image_id_of(image_id))
-        is_file_name = own_id is not None
-        if own_id is None and _number(image_id) is not None:
-            own_id = numbers.get(_number(image_id))
-        if own_id is not None:
-            what = f"the file_name of image {own_id}" if is_file_name else f"image {shown(own_id)}, by its number,"
-            with_or_without = "with" if len(image_id) > len(str(own_id)) else "without"
-            flag = f"; img2seq caption writes them {with_or_without} --integer-ids" if image_id.isdecimal() else ""
-            return f"\n{shown(image_id)} is {what} in {path}: results must use the ids of that file{flag}."
+        for what, id_of in aliases.items():
+            if (own_id := _by_alias(image_id, what, id_of)) in missing:
+                return f"\n{shown(image_id)} is the {what} of image {own_id} in {references}: results must use one kind of ids."
     for image_id in sorted(extra)[:MOST_GUESSED]:
         if guess := did_you_mean(image_id, sorted(missing)):
             return f"\nImage {shown(image_id)} is unknown.{guess}"

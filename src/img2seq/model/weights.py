@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -53,15 +51,6 @@ def check_shapes(expected: Shapes, found: Shapes, source: str | Path) -> None:
     if missing or extra or wrong:
         lines = [*(f"missing: {k}" for k in missing), *(f"not in the model: {k}" for k in extra), *wrong]
         raise ModelError(f"{source}: the weights do not fit the model:\n{listed(lines)}")
-
-
-def digest(model: nn.Module) -> str:
-    """Return the SHA-256 of all weights and buffers."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def expect_file(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from img2seq.data.image import convert, opened, upright
+from img2seq.data.picture import Picture
 
 CELL_WIDTH, PICTURE_HEIGHT, MARGIN, LINE = 300, 225, 18, 18
 CHARACTERS = 38
@@ -69,10 +70,11 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
-def thumbnail(path: Path, side: int = 320) -> Image.Image:
-    """Return a file's picture in RGB, upright and at most `side` pixels on its longer side, by the rules of training."""
-    with opened(path.read_bytes(), str(path)) as image:
+def thumbnail(picture: Picture, side: int = 320) -> Image.Image:
+    """Return a picture in RGB, upright and at most `side` pixels on its longer side, by the rules of training."""
+    data = picture.read_bytes() if isinstance(picture, Path) else picture.read(picture.archive, picture.place)
+    with opened(data, str(picture)) as image:
         image.draft(None, (2 * side, 2 * side))
-        picture = convert(upright(image), "RGB", str(path))
-        picture.thumbnail((side, side))
-        return picture
+        small = convert(upright(image), "RGB", str(picture))
+        small.thumbnail((side, side))
+        return small

@@ -24,7 +24,8 @@ def describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> No
     write_text(run.tokenizer, prepared.tokenizer.to_json())
     write_text(run.data_report, prepared.report)
     write_text(run.model_text, f"{model}\n")
-    write_json(run.split, {"train": prepared.train.image_ids, "valid": prepared.valid.image_ids})
+    sides = {"train": prepared.train.image_ids, "valid": prepared.valid.image_ids, "test": prepared.test}
+    write_json(run.split, sides)
     write_json(run.environment, environment())
     parameters = {
         "all": sum(p.numel() for p in model.parameters()),

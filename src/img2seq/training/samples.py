@@ -13,6 +13,7 @@ from img2seq.build.prepare import Prepared
 from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
 from img2seq.data.image import Pixels, decode, read_bytes
+from img2seq.data.picture import picture_bytes
 from img2seq.data.seeds import seed_of
 from img2seq.inference.predictor import Predictor
 from img2seq.model.caption_model import CaptionModel
@@ -83,7 +84,7 @@ class SampleWriter:
             if name not in found:
                 with self._picture_may_fail():
                     path = self.prepared.files[name][image_id]
-                    found[name] = _as_picture(decode(read_bytes(path, spec), spec, str(path)))
+                    found[name] = _as_picture(decode(picture_bytes(path, spec), spec, str(path)))
         return found
 
     def picture(self, image_id: str) -> Image.Image | None:

@@ -8,6 +8,7 @@ What may be meant so is a warning.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from pathlib import Path
 
 from img2seq.config.globals import BasicExperiment
 from img2seq.config.load import load_config
-from img2seq.config.outputs import SequenceTypeInfo
+from img2seq.config.outputs import ReadOptions, SequenceTypeInfo
 from img2seq.data.audit.findings import Audit, counts, spread
 from img2seq.data.audit.images import check_images
 from img2seq.data.image import ImageSpec
+from img2seq.data.picture import Picture
 from img2seq.data.records import image_id_of
-from img2seq.data.sources.read import read_captions
-from img2seq.data.split import joint_contents, leaks, random_split, read_ids
+from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.read import CaptionsFound, images_at, read_captions, read_source
+from img2seq.data.split import joint_contents, leaks, random_split, read_ids, split_source, without_test
 from img2seq.data.tokenizer import UNK, Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
 from img2seq.errors import DataError
@@ -37,26 +40,30 @@ class Subject:
     """What is looked at.
 
     Attributes:
-        tables: of captions; all together.
-        folders: of images, by input name; all of an input together.
+        tables: sources of captions; all together.
+        folders: where images are, by input name; all of an input together.
         specs: how images become pixels, by input name.
         info: how captions become tokens.
+        options: what is said of the captions' format.
         basic: where an experiment is looked at, how it splits.
         held_out: names of validation images, where they are given.
         trained_on: names of training images, where they are given; else the rest.
     """
 
-    tables: list[Path] = field(default_factory=list)
-    folders: dict[str, list[Path]] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+    folders: dict[str, list[str]] = field(default_factory=dict)
     specs: dict[str, ImageSpec] = field(default_factory=dict)
     info: SequenceTypeInfo = field(default_factory=SequenceTypeInfo)
+    options: ReadOptions = GUESSED
     basic: BasicExperiment | None = None
     held_out: list[str] | None = None
     trained_on: list[str] | None = None
 
 
-def subject_of(paths: Sequence[str], *, train_ids: str | None, valid_ids: str | None, min_freq: int | None) -> Subject:
-    """Return what paths lead to: an experiment file, or files of captions and folders of images.
+def subject_of(
+    paths: Sequence[str], *, train_ids: str | None, valid_ids: str | None, min_freq: int | None, options: ReadOptions = GUESSED
+) -> Subject:  # fmt: skip
+    """Return what paths lead to: an experiment file, or captions of any format and folders of images.
 
     Raises:
         DataError: for a path that is none of these.
@@ -70,27 +77,42 @@ def subject_of(paths: Sequence[str], *, train_ids: str | None, valid_ids: str | 
             )
         experiment = load_config(paths[0])
         basic, output = experiment.globals.basic_experiment, experiment.output
-        subject = Subject([Path(output.output_info.output_source)], info=output.output_type_info, basic=basic)
+        source = output.output_info.output_source
+        subject = Subject([source], info=output.output_type_info, options=output.output_info, basic=basic)
         for entry in experiment.inputs:
-            subject.folders[entry.name] = [Path(entry.input_info.input_source)]
+            subject.folders[entry.name] = [entry.input_info.input_source]
             subject.specs[entry.name] = ImageSpec.of(entry.input_type_info)
         if basic.manual_valid_ids_file is not None:
             subject.held_out = read_ids(basic.manual_valid_ids_file)
-    for path in map(Path, paths if subject.basic is None else ()):
-        if path.is_dir():
-            subject.folders.setdefault("images", []).append(path)
-            subject.specs["images"] = ImageSpec(64, 64)
-        elif path.exists():
-            subject.tables.append(path)
-        else:
-            raise DataError(
-                f"{path}: expected an experiment (.yaml), a file of captions or a folder of images, found nothing"
-            )
+    if subject.basic is None:
+        subject.options = options
+        _sort_out(subject, paths)
     if min_freq is not None:
         subject.info = subject.info.model_copy(update={"min_freq": min_freq})
     subject.held_out = read_ids(valid_ids) if valid_ids is not None else subject.held_out
     subject.trained_on = read_ids(train_ids) if train_ids is not None else None
     return subject
+
+
+def _sort_out(subject: Subject, paths: Sequence[str]) -> None:
+    """Tell captions from folders of images. What holds both is both, unless captions are given beside it."""
+    for path in paths:
+        if not (Path(path).exists() or glob.has_magic(path) or "{" in path):
+            raise DataError(f"{path}: expected an experiment (.yaml), captions or a folder of images, found nothing")
+    folders = [path for path in paths if Path(path).is_dir()]
+    subject.tables = [path for path in paths if path not in folders]
+    if not subject.tables:
+        subject.tables = [path for path in folders if _is_source(path, subject.options)]
+    subject.folders = {"images": folders} if folders else {}
+    subject.specs = {"images": ImageSpec(64, 64)}
+
+
+def _is_source(folder: str, options: ReadOptions) -> bool:
+    try:
+        read_source(folder, options)
+    except DataError:
+        return False
+    return True
 
 
 def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
@@ -101,16 +123,22 @@ def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
     """
     skips = subject.basic is not None and subject.basic.on_bad_data == "skip"
     audit = Audit(max_broken_share=subject.basic.max_broken_share if subject.basic is not None and skips else None)
-    captions = _read_tables(subject, audit)
+    known = {path: read_captions(path, subject.options) for path in subject.tables}
+    captions, paths = _check_tables(known, audit)
+    if subject.basic is None and not subject.folders:  # captions alone may come with their pictures
+        with_pictures = [path for path, found in known.items() if any(map(_is_there, found.pictures.values()))]
+        subject.folders = {"images": with_pictures} if with_pictures else {}
     contents: dict[str, dict[str, str]] = {}
     for name, folders in subject.folders.items():
+        places = [images_at(folder, known) for folder in folders]
         contents[name] = check_images(
-            name, folders, subject.specs[name], captions, audit, announce=announce, workers=workers
+            name, places, subject.specs[name], captions, paths, audit, announce=announce, workers=workers
         )
     if captions:
         usable = [i for i in captions if all(i in of_input for of_input in contents.values())]
         joint = joint_contents(usable, contents.values())
-        train, valid = _check_split(subject, usable, joint, audit)
+        given = {i: side for found in known.values() for i, side in found.splits.items()}
+        train, valid = _check_split(subject, usable, joint, given, audit)
         _check_captions(captions, audit)
         _check_tokens(subject, captions, train or usable, valid, audit)
     return audit
@@ -119,22 +147,28 @@ def check(subject: Subject, announce: Announcer, *, workers: int = 2) -> Audit:
 # --- captions --------------------------------------------------------------------------------------------
 
 
-def _read_tables(subject: Subject, audit: Audit) -> dict[str, list[str]]:
-    """Return captions by image ID."""
+def _is_there(picture: Picture) -> bool:
+    return not isinstance(picture, Path) or picture.exists()
+
+
+def _check_tables(known: Mapping[str, CaptionsFound], audit: Audit) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return captions, and the paths of pictures that they name, by image ID."""
     captions: dict[str, list[str]] = {}
-    for path in subject.tables:
-        found = read_captions(path)
+    paths: dict[str, str] = {}
+    for path, found in known.items():
         audit.add("error", "bad-row", f"row(s) of {path} cannot be used", found.problems)
+        audit.notes += [found.summary, *found.notes]
+        paths |= found.paths
         for image_id, texts in found.captions.items():
             captions.setdefault(image_id, []).extend(texts)
     if captions:
         audit.figures["captions"] = {
-            "tables": [str(path) for path in subject.tables],
+            "tables": list(known),
             "captions": sum(map(len, captions.values())),
             "images": len(captions),
             "captions_per_image": spread([len(texts) for texts in captions.values()]),
         }
-    return captions
+    return captions, paths
 
 
 def _check_captions(captions: Mapping[str, Sequence[str]], audit: Audit) -> None:
@@ -209,17 +243,19 @@ def _unknown_words(tokenizer: Tokenizer, captions: Iterable[str]) -> Iterator[st
 
 
 def _check_split(
-    subject: Subject, usable: Sequence[str], contents: Mapping[str, str], audit: Audit
+    subject: Subject, usable: Sequence[str], contents: Mapping[str, str], given: Mapping[str, str], audit: Audit
 ) -> tuple[list[str], list[str]]:
     """Return the training and the validation ids, nothing where there is no split."""
+    test: list[str] = []
     if subject.held_out is None and subject.trained_on is None:
-        if subject.basic is None:
-            return [], []
         try:
-            train, valid = random_split(usable, subject.basic.valid_size, subject.basic.seed, contents)
+            split = _own_split(subject.basic, usable, contents, given)
         except DataError as error:
             audit.add("error", "no-split", "split cannot be made", [str(error)])
+            split = None
+        if split is None:
             return [], []
+        train, valid, test = split
     else:
         known = set(usable)
         named = [{image_id_of(name) for name in names or ()} for names in (subject.trained_on, subject.held_out)]
@@ -235,9 +271,36 @@ def _check_split(
     leaking = {i: other for i, other in leaks(train, valid, contents) if i != other}
     pairs = [f"{i} (validation) is {other} (training)" for i, other in leaking.items()]
     audit.add("error", "content-leak", "validation image(s) stand in training under another ID", pairs)
+    of_test = [
+        f"{i} (test) is {other} (training or validation)" for i, other in leaks([*train, *valid], test, contents)
+    ]
+    audit.add("warning", "test-leak", "test image(s) stand in training or validation under another ID", of_test)
     if audit.max_broken_share is not None:  # as training leaves them out
         valid = [i for i in valid if i not in leaking]
     sides = (("training", train), ("validation", valid))
     audit.add("error", "empty-side", "side(s) of the split are empty", [name for name, ids in sides if not ids])
-    audit.figures["split"] = {"train": len(train), "valid": len(valid), "of_equal_content": len(pairs)}
+    audit.figures["split"] = {
+        "train": len(train),
+        "valid": len(valid),
+        "test": len(test),
+        "of_equal_content": len(pairs),
+    }
     return train, valid
+
+
+def _own_split(
+    basic: BasicExperiment | None, usable: Sequence[str], contents: Mapping[str, str], given: Mapping[str, str]
+) -> tuple[list[str], list[str], list[str]] | None:
+    """Return (train, valid, test) ids as an experiment or the data itself splits them, None where neither does.
+
+    Raises:
+        DataError: where a side would be empty.
+    """
+    if basic is not None:
+        ids, test = without_test(usable, basic, None, given)
+        if split_source(basic, given) == "random" or not any(given[i] == "valid" for i in ids):
+            return *random_split(ids, basic.valid_size, basic.seed, contents), test
+    elif not {"train", "valid"} <= set(given.values()):
+        return None
+    sides = [[i for i in usable if given.get(i) == side] for side in ("train", "valid", "test")]
+    return sides[0], sides[1], sides[2]

@@ -40,11 +40,13 @@ class Audit:
     Attributes:
         figures: by topic.
         findings: in the order in which they were made.
+        notes: what was read, and how.
         max_broken_share: of an experiment with on_bad_data: skip, else None. Then what training leaves out is no error.
     """
 
     figures: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     max_broken_share: float | None = None
 
     def add(self, severity: Severity, code: str, what: str, entries: Iterable[str]) -> None:
@@ -65,11 +67,18 @@ class Audit:
             {"severity": f.severity, "code": f.code, "what": f.what, "count": len(f.entries), "entries": f.entries}
             for f in self.findings
         ]
-        return {"format": FORMAT, "version": 1, "severity": severity, "findings": found, **self.figures}
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "severity": severity,
+            "findings": found,
+            "notes": self.notes,
+            **self.figures,
+        }
 
     def table(self) -> str:
         """Return what a person reads: the figures by topic, then what was found, errors first, and what training will do."""
-        lines: list[str] = []
+        lines = [*self.notes, ""] if self.notes else []
         for topic, figures in self.figures.items():
             if topic == "images":
                 lines += [line for name, of_input in figures.items() for line in _images(name, of_input)]
@@ -130,7 +139,8 @@ def _images(name: str, figures: Mapping[str, Any]) -> list[str]:
 
 
 def _split(figures: Mapping[str, Any]) -> list[str]:
-    return [_row("split", f"{figures['train']:,} training images, {figures['valid']:,} validation images")]
+    test = f", {figures['test']:,} test images" if figures["test"] else ""
+    return [_row("split", f"{figures['train']:,} training images, {figures['valid']:,} validation images{test}")]
 
 
 def _vocabulary(figures: Mapping[str, Any]) -> list[str]:

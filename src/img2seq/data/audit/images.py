@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from img2seq.data.audit.findings import Audit, counts, spread
-from img2seq.data.image import ImageSpec, decode, opened, read_bytes
+from img2seq.data.image import ImageSpec, decode, opened
+from img2seq.data.picture import Picture, picture_bytes
 from img2seq.data.pixels import CHUNK, map_in_threads
-from img2seq.data.records import files_by_captioned_id, find_images, missing_images, unread_pictures
+from img2seq.data.records import FoundImages, match_pictures
 from img2seq.data.row_store import content_key
 from img2seq.data.split import equal_images
 from img2seq.errors import DataError
@@ -39,10 +39,10 @@ class _Looked:
     problem: str
 
 
-def _look(image_id: str, path: Path, spec: ImageSpec) -> _Looked:
+def _look(image_id: str, path: Picture, spec: ImageSpec) -> _Looked:
     content, header, n_bytes = "", None, 0
     try:
-        data = read_bytes(path, spec)
+        data = picture_bytes(path, spec)
         n_bytes, content = len(data), content_key(data)
         with opened(data, str(path)) as image:
             header = _Header(str(image.format), image.mode, *image.size)
@@ -52,27 +52,39 @@ def _look(image_id: str, path: Path, spec: ImageSpec) -> _Looked:
     return _Looked(image_id, n_bytes, content, header, "")
 
 
-def _look_at_all(files: Mapping[str, Path], spec: ImageSpec, workers: int) -> Iterator[_Looked]:
+def _look_at_all(files: Mapping[str, Picture], spec: ImageSpec, workers: int) -> Iterator[_Looked]:
     ids = iter(files)
     while chunk := list(itertools.islice(ids, CHUNK)):
         yield from map_in_threads(lambda image_id: _look(image_id, files[image_id], spec), chunk, workers)
 
 
 def check_images(
-    name: str, folders: Sequence[Path], spec: ImageSpec, captioned: Collection[str], audit: Audit, *, announce: Announcer, workers: int
+    name: str, places: Sequence[FoundImages], spec: ImageSpec, captioned: Collection[str], paths: Mapping[str, str], audit: Audit,
+    *, announce: Announcer, workers: int,
 ) -> dict[str, str]:  # fmt: skip
-    """Return the content of each image that can be used, by ID."""
-    files: dict[str, Path] = {}
-    for folder in folders:
-        found = find_images(folder, captioned)
-        clashes = [f"{i}: {files[i]} and {path}" for i, path in found.files.items() if i in files]
-        audit.add("error", "id-clash", f"ID(s) in {folder} are claimed by two files", found.clashes + clashes)
-        audit.add("error", "refused-file", f"file(s) in {folder} are not read", found.refused)
-        unread = unread_pictures(folder).split(", ")
-        audit.add("warning", "unread-picture", f"kind(s) of pictures in {folder} are not read", filter(None, unread))
-        files = found.files | files
-    files = files_by_captioned_id(files, captioned)
-    where = ", ".join(map(str, folders))
+    """Return the content of each image that can be used, by ID.
+
+    Args:
+        name: of the input.
+        places: where its images are, all together.
+        spec: how they become pixels.
+        captioned: IDs with captions; empty where there are none to compare with.
+        paths: of pictures as the captions write them, by ID.
+        audit: to add findings to.
+        announce: for progress.
+        workers: threads that decode.
+    """
+    pictures: dict[str, Picture] = {}
+    for found in places:
+        clashes = [f"{i}: {pictures[i]} and {picture}" for i, picture in found.pictures.items() if i in pictures]
+        audit.add("error", "id-clash", f"ID(s) in {found.where} are claimed by two files", found.clashes + clashes)
+        audit.add("error", "refused-file", f"file(s) in {found.where} are not read", found.refused)
+        unread = filter(None, found.unread.split(", "))
+        audit.add("warning", "unread-picture", f"kind(s) of pictures in {found.where} are not read", unread)
+        pictures = {**found.pictures, **pictures}
+    matched = match_pictures(captioned, paths, pictures)
+    files = {**matched.pictures, **matched.unused}
+    where = ", ".join(found.where for found in places)
     contents: dict[str, str] = {}
     headers: dict[str, _Header] = {}
     broken: dict[bool, list[str]] = {True: [], False: []}
@@ -94,9 +106,7 @@ def check_images(
     else:
         audit.add("error", "broken-image", f"image(s) in {where} cannot be used", broken[True])
     audit.add("warning", "broken-image-unused", f"image(s) without a caption in {where} cannot be used", broken[False])
-    audit.add(
-        "error", "missing-image", f"ID(s) with captions have no image in {where}", missing_images(captioned, files)
-    )
+    audit.add("error", "missing-image", f"ID(s) with captions have no image in {where}", list(matched.missing.values()))
     audit.add(
         "warning",
         "duplicate-image",
@@ -115,7 +125,7 @@ def check_images(
         odd,
     )
     audit.figures.setdefault("images", {})[name] = {
-        "folders": [str(folder) for folder in folders],
+        "folders": [found.where for found in places],
         "files": len(files),
         "usable": len(contents),
         "without_caption": sum(i not in captioned for i in files) if captioned else None,

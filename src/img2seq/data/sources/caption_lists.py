@@ -25,6 +25,7 @@ def _of_texts(value: object) -> bool:
 
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each id."""
+    content.title = "lists of captions"
     for image_id, captions in content.json.items():
         place = f"image {image_id if len(image_id) < 100 else shown(image_id)}"
         if not isinstance(captions, list) or not captions:
@@ -35,4 +36,4 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
             yield record
 
 
-FORMAT = Format("lists of captions (JSON, id -> list)", recognise, read)
+FORMAT = Format("lists", "lists of captions (JSON, id -> list)", recognise, read)

@@ -6,7 +6,7 @@ Results are a list of the same entries, so `caption_entries` reads both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from img2seq.data.sources.content import Content
@@ -22,27 +22,28 @@ def recognise(content: Content) -> bool:
 
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each annotation, named after the file of its image; the number stays in the column `image_id`."""
-    files = file_names(content.json)
+    content.title = "COCO annotations"
+    images = _images(content.json)
     for written, caption, place in caption_entries(content.path, content.json["annotations"], "annotations", problems):
-        if files and str(written) not in files:
+        image = images.get(str(written))
+        if images and image is None:
             problems.append(f"{place}: the image_id {shown(written)} is not in the list images")
             continue
-        name = files.get(str(written), str(written))
-        record = checked_record(name, [caption], place, problems, {ID_COLUMN: written})
+        name = (image or {}).get("file_name")
+        path = name if isinstance(name, str) else None
+        record = checked_record(
+            str(written) if path is None else "", [caption], place, problems, {ID_COLUMN: written},
+            path=path, picture=None if path is None else content.path.parent / path, split=(image or {}).get("split", ""),
+        )  # fmt: skip
         if record is not None:
             yield record
 
 
-def file_names(data: dict[str, Any]) -> dict[str, str]:
-    """Return the name of each image by its id: `file_name` without its folders where that names one image, else the id."""
+def _images(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the entries of the list `images` by their ids."""
     images = data.get("images")
-    written = {
-        str(image["id"]): name if isinstance(name := image.get("file_name"), str) else str(image["id"])
-        for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict) and "id" in image
-    }
-    short = {image_id: PurePosixPath(name).name for image_id, name in written.items()}
-    return short if len(set(short.values())) == len(set(written.values())) else written
+    entries = images if isinstance(images, list) else []
+    return {str(image["id"]): image for image in entries if isinstance(image, dict) and "id" in image}
 
 
 def caption_entries(
@@ -74,4 +75,4 @@ def caption_entries(
         yield written, item["caption"], place
 
 
-FORMAT = Format("a COCO annotation file (JSON with images and annotations)", recognise, read, ID_COLUMN)
+FORMAT = Format("coco", "a COCO annotation file (JSON with images and annotations)", recognise, read, (ID_COLUMN,))

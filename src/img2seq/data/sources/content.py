@@ -3,69 +3,162 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import json
+import os
+import re
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from img2seq.config.outputs import ReadOptions
 from img2seq.data.csv_rows import decode_text, file_content
-from img2seq.errors import DataError, shown
+from img2seq.errors import DataError, did_you_mean, shown
 
 HEAD_BYTES = 4096
+MOST_SHARDS = 100_000
 _SIGNATURES = {
-    b"PK\x03\x04": "a ZIP archive (an .xlsx file is one)",
+    b"PK\x03\x04": "a ZIP archive",
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip file",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
     b"SQLite": "an SQLite database",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as .xlsx or CSV",
 }
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+GUESSED = ReadOptions()
 
 
 class Content:
-    """What a path leads to, read once for all the formats that look at it.
+    """What a path leads to, read once for all the formats that look at it: a file, a folder, or the shards that fit a pattern.
+
+    Attributes:
+        path: as it was given.
+        options: what a person says of it.
+        title: what was found, in a few words; a format makes it more precise when it reads.
+        notes: what else to say of what was read.
 
     Raises:
-        DataError: if it cannot be read, or is not the UTF-8 text or JSON that it is asked for.
+        DataError: if it cannot be read, or is not the text or JSON that it is asked for.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: str | Path, options: ReadOptions = GUESSED):
+        self.path, self.options = Path(path), options
+        self.title = ""
+        self.notes: list[str] = []
+
+    @cached_property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The file, or those that fit a pattern (`shards/*.tar`, `shard-{000..019}.tar`); none for a folder."""
+        if self.is_folder:
+            return []
+        text = str(self.path)
+        if self.path.exists() or not (glob.has_magic(text) or re.search(r"\{\w+\.\.\w+\}", text)):
+            return [self.path]
+        found = sorted({match for part in _braces(text) for match in glob.glob(part, recursive=True)})  # noqa: PTH207
+        if not found:
+            raise DataError(f"{self.path}: no file fits this pattern")
+        return [Path(name) for name in found]
+
+    def archives(self, *endings: str) -> list[Path]:
+        """Return the files with one of these endings, of a folder those in it and below, in order."""
+        if not self.is_folder:
+            return [path for path in self.files if path.name.lower().endswith(endings)]
+        return sorted(path for path in self._walk if path.name.lower().endswith(endings))
+
+    @cached_property
+    def _walk(self) -> list[Path]:
+        return list(files_below(self.path))
 
     @cached_property
     def head(self) -> bytes:
-        """The first bytes, none of a folder."""
-        if self.path.is_dir():
+        """The first bytes of the first file, none of a folder."""
+        if not self.files:
             return b""
+        path = self.files[0]
+        if not path.exists():
+            near = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""  # noqa: PTH208  (names)
+            raise DataError(f"{path}: cannot be read: No such file or directory.{near}".rstrip("."))
         try:
-            with self.path.open("rb") as file:
+            with path.open("rb") as file:
                 return file.read(HEAD_BYTES)
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
     @property
     def binary_kind(self) -> str:
-        """What a file is whose first line is no UTF-8 text, "" for text."""
+        """What a file is that is no text, "" for text."""
         for signature, name in _SIGNATURES.items():
             if self.head.startswith(signature):
                 return name
-        line = self.head.partition(b"\n")[0]
-        try:
-            codecs.getincrementaldecoder("utf-8")().decode(line)  # a character may be cut at the end of the head
-        except UnicodeDecodeError:
-            return "binary data" if b"\0" in line else "text that is not UTF-8"
-        return "binary data" if b"\0" in line else ""
+        if self.head.startswith(UTF16):
+            return ""
+        if self.head[257:262] == b"ustar":
+            return "a tar archive"
+        return "binary data" if b"\0" in self.head else ""
 
     @cached_property
     def json(self) -> Any:
-        """What a JSON object or list holds, None for a file that does not begin as one."""
-        begin = self.head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        return read_json(self.path) if begin in (b"{", b"[") else None
+        """What a JSON object or list holds, None for a file that does not begin as one, or has an object on each line."""
+        begin = self.head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        return read_json(self.path) if begin in (b"{", b"[") and not self.has_json_lines else None
+
+    @cached_property
+    def has_json_lines(self) -> bool:
+        """Whether the first line that is not empty is a whole JSON object, and something follows or the file's name says so."""
+        if not self.head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+            return False
+        with self.files[0].open("rb") as file:
+            lines = (line for line in file if line.strip())
+            first, second = next(lines, b""), next(lines, b"")
+        try:
+            is_object = isinstance(json.loads(first.decode("utf-8-sig")), dict)
+        except (ValueError, RecursionError):
+            return False
+        return is_object and (bool(second) or self.files[0].suffix.lower() in (".jsonl", ".ndjson"))
 
     def text(self) -> str:
         return decode_text(self.path, file_content(self.path))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, in order, without those that a system hides; linked folders are not entered."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(root, name)
+
+
+def _braces(text: str) -> list[str]:
+    """Return the texts that `{000..019}` stands for, as WebDataset and the shell read it."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if found is None:
+        return [text]
+    first, last = found.groups()
+    if int(last) - int(first) >= MOST_SHARDS:
+        raise DataError(f"{text}: expected a pattern of at most {MOST_SHARDS:,} files")
+    numbers = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    return [rest for n in numbers for rest in _braces(text[: found.start()] + n + text[found.end() :])]
+
+
+def first_among(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Return the first wanted name that is there, as it is written there: names are compared without regard to case, blanks and `_`."""
+    plain = {plain_name(name): name for name in reversed(names)}
+    return next((plain[want] for want in wanted if want in plain), None)
+
+
+def plain_name(name: str) -> str:
+    """Return the form in which names of columns are compared."""
+    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def read_json(path: Path) -> Any:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from img2seq.data.picture import Picture
 from img2seq.data.sources.content import Content
 from img2seq.data.text import clean_caption, clean_name, is_utf8
 from img2seq.errors import DataError, listed, shown
@@ -23,18 +23,22 @@ class Record:
     """Captions of an image. Several records may be about one image.
 
     Attributes:
-        image_id: text that names the picture, as an ID or a file name.
+        image_id: text that names the image: an ID, or the path of its picture.
         captions: cleaned, none of them empty.
-        picture: a path or the bytes of the file, None where a folder of images has it.
-        split: the side that the data gives it, if any.
+        picture: where the source itself has it, None where a folder of images has.
+        split: the side that the data gives it, as the source writes it; "" for none.
         columns: what else the source says of it.
+        path: of the picture as the source writes it, "" where it has an ID alone.
+        id_is_path: whether `image_id` is that path; then the shortest part of it that no other image has becomes the ID.
     """
 
     image_id: str
     captions: tuple[str, ...]
-    picture: Path | bytes | None = None
-    split: str | None = None
+    picture: Picture | None = None
+    split: str = ""
     columns: Mapping[str, Any] = field(default_factory=lambda: _NO_COLUMNS)
+    path: str = ""
+    id_is_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,18 @@ class Format:
     """A way to keep captions on disk.
 
     Attributes:
+        key: what `output_info.format` calls it.
         name: of the format, with an article, as it is named in messages.
         recognise: tells whether content is of this format, from what it holds and not from its name.
         read: yields records in the order of the file and adds a line to the list for each row that cannot be used.
-        id_column: the column with the source's own id of an image, which results are written with; "" where it is `image_id`.
+        id_columns: columns with the source's own ids of an image. Results are written with the first that a record has.
     """
 
+    key: str
     name: str
     recognise: Callable[[Content], bool]
     read: Callable[[Content, list[str]], Iterator[Record]]
-    id_column: str = ""
+    id_columns: tuple[str, ...] = ()
 
 
 @dataclass
@@ -82,10 +88,9 @@ class Source:
             why = f":\n{listed(self.problems)}" if self.problems else ""
             raise DataError(f"{self.content.path}: expected captions, found none in {self.format.name}{why}")
 
-    def own_id(self, record: Record) -> str | int:
-        """Return the id that the source itself has for a record's image."""
-        own: str | int = record.columns[self.format.id_column] if self.format.id_column else record.image_id
-        return own
+    def own_ids(self, record: Record) -> list[str | int]:
+        """Return the ids that the source itself has for a record's image, the one that results are written with first."""
+        return [record.columns[name] for name in self.format.id_columns if name in record.columns]
 
 
 def checked_record(
@@ -95,29 +100,34 @@ def checked_record(
     problems: list[str],
     columns: Mapping[str, Any] = _NO_COLUMNS,
     *,
-    picture: Path | bytes | None = None,
-    split: str | None = None,
+    picture: Picture | None = None,
+    split: object = "",
+    path: str | None = None,
 ) -> Record | None:
     """Return a record of what a format found, by the rules that all formats share; None where nothing can be used.
 
     Args:
-        image_id: as it was written.
+        image_id: as it was written, "" where the path is to make it.
         captions: as they were written; what is no text, empty or not valid Unicode is a problem.
         place: in the file.
         problems: to add a line to for each.
         columns: what else is known.
         picture: where the source itself says where it is, or has its bytes.
         split: where the source has one.
+        path: of the picture as it was written, None where the source has none.
     """
-    name = clean_name(image_id)
-    if not is_utf8(name):
-        problems.append(f"{place}: the ID {shown(name)} is not valid Unicode (a lone surrogate)")
+    id_is_path = not image_id and path is not None
+    path = clean_name(path or "").replace("\\", "/")  # as Windows writes it
+    name = path if id_is_path else clean_name(image_id)
+    what = "the path" if id_is_path else "the ID"
+    if not (is_utf8(name) and is_utf8(path)):
+        problems.append(f"{place}: {what} {shown(name)} is not valid Unicode (a lone surrogate)")
         return None
     if "\n" in name or "\r" in name:
-        problems.append(f"{place}: the ID has a line break: {shown(name)}")
+        problems.append(f"{place}: {what} has a line break: {shown(name)}")
         return None
     if not name:
-        problems.append(f"{place}: the ID is empty")
+        problems.append(f"{place}: {what} is empty")
         return None
     usable = []
     for caption in captions:
@@ -127,10 +137,13 @@ def checked_record(
         try:
             text = clean_caption(caption).strip()
         except ValueError as error:
-            problems.append(f"{place}: ID {shown(name)}: the caption is {error}")
+            problems.append(f"{place}: {what[4:]} {shown(name)}: the caption is {error}")
             continue
         if text:
             usable.append(text)
         else:
-            problems.append(f"{place}: ID {shown(name)}: the caption is empty")
-    return Record(name, tuple(usable), picture, split, columns) if usable else None
+            problems.append(f"{place}: {what[4:]} {shown(name)}: the caption is empty")
+    if not usable:
+        return None
+    side = split.strip() if isinstance(split, str) else "" if split is None else str(split)
+    return Record(name, tuple(usable), picture, side, columns, path, id_is_path)
