@@ -251,7 +251,8 @@ def test_a_table_of_paths_is_one_however_it_is_written(
 
 
 @pytest.mark.parametrize(
-    ("text", "facts"), [("file,caption\na.png,x\n", ["'file', 'caption'", "path"]), ("Path\na.png\n", ["'Path'"])]
+    ("text", "facts"),
+    [("title,caption\na.png,x\n", ["'title', 'caption'", "id_column"]), ("ID,Sequence\n000,x\n", ["--images"])],
 )
 def test_a_table_without_paths_is_found_before_the_work(
     text: str,

@@ -34,8 +34,11 @@ def add_parser(verbs: Verbs) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="image files, folders, quoted patterns, a CSV of paths (column path, or paths alone; relative to the CSV), "
-        "or - for standard input: paths, one a line, or one picture",
+        help="image files, folders, quoted patterns, lists of pictures (captions of any format, or a CSV of paths; relative to the "
+        "list), shards of pictures (.tar, .parquet), or - for standard input: paths, one a line, or one picture",
+    )
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="where the pictures are that lists name (default: beside the list)"
     )
     parser.add_argument(
         "--output",
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     with collector_paused():
         from img2seq.inference.caption_files import caption_files
         from img2seq.inference.caption_output import CaptionOutput, Layout
-        from img2seq.inference.caption_paths import STANDARD_INPUT, expand, is_picture, picture_in, with_home
+        from img2seq.inference.caption_paths import STANDARD_INPUT, Listed, expand, is_picture, picture_in, with_home
         from img2seq.inference.captioner import Captioner
         from img2seq.progress import Announcer
 
@@ -78,13 +81,15 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     given = arguments.paths
     picture = picture_in(sys.stdin) if STANDARD_INPUT in given else None
     one_file = len(given) == 1 and (picture is not None or is_picture(given[0]))
-    layout = Layout(
-        form, to_file or not one_file, arguments.probabilities, arguments.integer_ids, n_captions=decoding.n_best
-    )
     output = Path(with_home(arguments.output)) if to_file else None
-    paths: Iterable[str] = expand(given, sys.stdin, picture=picture, warn=announce.warn)
+    paths: Iterable[str] = expand(given, sys.stdin, picture=picture, images=arguments.images, warn=announce.warn)
     if picture is not None or STANDARD_INPUT not in given:
         paths = list(paths)  # wrong ones are found before the work, and the bar knows the end
+    own_ids = isinstance(paths, list) and any(isinstance(path, Listed) for path in paths)
+    layout = Layout(
+        form, to_file or not one_file, arguments.probabilities, arguments.integer_ids,
+        n_captions=decoding.n_best, own_ids=own_ids,
+    )  # fmt: skip
     with CaptionOutput(output, layout, resume=arguments.resume) as file:
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
         decoding = decoding_of(arguments, captioner.decoding_defaults)

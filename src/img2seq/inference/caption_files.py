@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
+from img2seq.data.picture import picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.errors import DataError, shown
 from img2seq.inference.caption_output import CaptionOutput, Key, Layout
-from img2seq.inference.caption_paths import STANDARD_INPUT
+from img2seq.inference.caption_paths import STANDARD_INPUT, Listed
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
@@ -124,8 +127,10 @@ def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None)
 
     def read(image: _Image) -> None:
         try:
-            is_given = picture is not None and image.path == STANDARD_INPUT
-            image.pixels = from_any(picture if is_given else image.path, captioner.spec)
+            source: Any = picture if picture is not None and image.path == STANDARD_INPUT else image.path
+            if isinstance(source, Listed) and not isinstance(source.picture, Path):
+                source = picture_bytes(source.picture, captioner.spec)
+            image.pixels = from_any(source, captioner.spec)
         except DataError as error:
             image.failure = str(error)
         except ValueError as error:  # a zero byte, or half a character: no file can have such a name

@@ -38,6 +38,7 @@ class Layout:
         probabilities: jsonl and csv: whether log-probabilities are written, jsonl with those of the tokens.
         integer_ids: coco only: whether image ids of digits alone are written as numbers, as COCO's own are.
         n_captions: of an image, best first; coco holds one.
+        own_ids: coco only: whether a list of pictures has ids of its own, numbers or text.
     """
 
     form: str = "text"
@@ -45,6 +46,7 @@ class Layout:
     probabilities: bool = False
     integer_ids: bool = False
     n_captions: int = 1
+    own_ids: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -74,6 +76,9 @@ class Layout:
         """Return what names an image in the file."""
         if self.form != "coco":
             return path
+        own: Key | None = getattr(path, "own_id", None)  # of a list that has ids of its own
+        if own is not None:
+            return own
         image_id = image_id_of(Path(path).name)
         return int(image_id) if self.integer_ids and image_id.isdecimal() else image_id
 
@@ -142,8 +147,8 @@ class Layout:
             if _json(data) != row.removesuffix("\n") or not (is_error or names == self._keys):
                 raise ValueError
             key = data[names[0]]
-            is_number = self.form == "coco" and self.integer_ids and str(key).isdecimal()
-            if not isinstance(key, int if is_number else str):
+            is_number = self.form == "coco" and (self.integer_ids or self.own_ids) and str(key).isdecimal()
+            if not isinstance(key, (int, str) if self.own_ids else int if is_number else str) or isinstance(key, bool):
                 raise ValueError
             return key, not is_error
         if len(values) != len(self.columns) or again != row or not values[0]:

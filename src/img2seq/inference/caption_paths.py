@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from img2seq.data.csv_rows import decode_text, delimiter_hint, file_content, read_rows, row_problem
-from img2seq.data.records import EXTENSIONS, images_below, unread_pictures
+from img2seq.data.csv_rows import read_rows, row_problem
+from img2seq.data.picture import Picture
+from img2seq.data.records import EXTENSIONS, Problems, images_below, unread_pictures
+from img2seq.data.sources.content import Content
+from img2seq.data.sources.read import match_images, read_captions
+from img2seq.data.sources.table import table_text
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, listed, shown, shown_all
 
 STANDARD_INPUT = "-"
+ARCHIVES = (".tar", ".parquet")
+LISTS = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", *ARCHIVES)
 _PICTURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|P[1-6]\s+\d+\s+\d+\s", re.DOTALL
 )
@@ -37,7 +43,7 @@ def picture_in(standard_input: TextIO) -> bytes | None:
 
 def is_picture(path: str) -> bool:
     """Tell whether a path stands for itself alone, as folders, tables of paths and patterns do not."""
-    return path != STANDARD_INPUT and Path(with_home(path)).is_file() and not _is_table(path)
+    return path != STANDARD_INPUT and Path(with_home(path)).is_file() and not _is_list(path)
 
 
 def with_home(path: str) -> str:
@@ -45,20 +51,43 @@ def with_home(path: str) -> str:
     return os.path.expanduser(path) if path[:2] in ("~", f"~{os.sep}") else path  # noqa: PTH111  (pathlib raises without a home)
 
 
+class Listed(str):
+    """A path that a list of pictures holds, as it is written in outputs.
+
+    Attributes:
+        picture: where the picture is.
+        own_id: the id that the list has for it, which results are written with; None where that is its name.
+    """
+
+    picture: Picture
+    own_id: str | int | None
+
+    @classmethod
+    def of(cls, picture: Picture, own_id: str | int | None) -> Listed:
+        """Return the path of a picture."""
+        listed_path = cls(picture)
+        listed_path.picture, listed_path.own_id = picture, own_id
+        return listed_path
+
+
 def expand(
     paths: Iterable[str],
     standard_input: TextIO,
     *,
     picture: bytes | None = None,
+    images: str | None = None,
     warn: Callable[[str], None],
     by_pattern: bool = False,
 ) -> Iterator[str]:
-    """Yield image paths: of files, of folders with their subfolders, of patterns, of CSV files, of standard input ("-").
+    """Yield image paths: of files, of folders with their subfolders, of patterns, of lists, of standard input ("-").
+
+    A list is a source of captions of any format (their captions are not looked at), or a CSV file of paths alone.
 
     Args:
         paths: what is given.
         standard_input: lines of paths.
         picture: what standard input holds instead; yielded as "-".
+        images: folder of the pictures that lists name; None where they are beside the lists.
         warn: of pictures that are not read.
         by_pattern: whether a pattern found these paths: then a folder may be without images.
 
@@ -73,19 +102,51 @@ def expand(
             lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in standard_input)
             yield from (with_home(line) for line in lines if line.strip())
         elif Path(path).is_dir():
-            yield from _pictures_below(path, warn, may_be_empty=by_pattern)
-        elif _is_table(path):
-            yield from _paths_in_table(Path(path))
+            is_source = next(images_below(path), None) is None and bool(Content(path).archives(*ARCHIVES))
+            yield from _listed(path, images) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
+        elif _is_list(path):
+            yield from _paths_in_table(Path(path)) if _holds_paths(path) else _listed(path, images)
         elif Path(path).exists() or not glob.has_magic(path):
             yield path  # a file that is missing is reported as an image that failed
+        elif path.lower().endswith(ARCHIVES):
+            yield from _listed(path, images)  # shards are one source
         elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  (pathlib knows no absolute patterns)
-            yield from expand(found, standard_input, warn=warn, by_pattern=True)
+            yield from expand(found, standard_input, images=images, warn=warn, by_pattern=True)
         else:
             raise DataError(f"{path}: no file fits this pattern")
 
 
-def _is_table(path: str) -> bool:
-    return path.lower().endswith(".csv")
+def _is_list(path: str) -> bool:
+    return path.lower().endswith(LISTS) and Path(path).is_file()
+
+
+def _holds_paths(path: str) -> bool:
+    """Tell whether a CSV file has the column `path`, or paths alone: all others are sources."""
+    if not path.lower().endswith(".csv"):
+        return False
+    first = next(read_rows(Path(path), table_text(Content(path))), None)
+    header = [name.strip() for name in first.values] if first is not None else []
+    return "path" in header or bool(header and Path(header[0]).suffix.lower() in EXTENSIONS)
+
+
+def _listed(path: str, images: str | None) -> Iterator[Listed]:
+    """Yield the pictures of a source. Raises DataError, before the first one, listing all rows that cannot be used."""
+    found = read_captions(path, captions_needed=False)
+    problems = Problems()
+    problems.add(f"row(s) of {path} cannot be used", found.problems)
+    if images is not None:
+        pictures, _ = match_images(found, found.captions, images, "images", problems)
+    else:
+        pictures = found.pictures
+    if problems:
+        raise DataError(problems.text())
+    if not pictures:
+        raise DataError(
+            f"{path}: expected pictures, or their paths, found {found.title} with IDs alone; give --images FOLDER"
+        )
+    for image_id, picture in pictures.items():
+        own = found.own_ids.get(image_id)
+        yield Listed.of(picture, own[0] if own else image_id)
 
 
 def _pictures_below(folder: str, warn: Callable[[str], None], *, may_be_empty: bool) -> Iterator[str]:
@@ -105,16 +166,12 @@ def _paths_in_table(path: Path) -> Iterator[str]:
     Raises:
         DataError: before the first path, listing all rows that cannot be used: captioning may take hours.
     """
-    rows = list(read_rows(path, decode_text(path, file_content(path))))
+    rows = list(read_rows(path, table_text(Content(path))))
     header = [name.strip() for name in rows[0].values] if rows else []
     if "path" in header:
         column, rows = header.index("path"), rows[1:]
-    elif header and Path(header[0]).suffix.lower() in EXTENSIONS:
+    else:
         column = 0
-    elif header:
-        raise DataError(
-            f"{path}:1: expected a column path, or paths of images alone, found {shown_all(header)}.{delimiter_hint(header)}"
-        )
     problems = []
     for row in rows:
         problem = row_problem(row, len(header), column, ())

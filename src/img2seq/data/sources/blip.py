@@ -14,7 +14,9 @@ def recognise(content: Content) -> bool:
     data, options = content.json, content.options
     entries = [entry for entry in data if isinstance(entry, Mapping)] if isinstance(data, list) else []
     return any(
-        image_of(entry, options.image_column) and captions_of(entry, options.caption_columns) for entry in entries[:100]
+        image_of(entry, options.image_column)
+        and (captions_of(entry, options.caption_columns) or not content.captions_needed)
+        for entry in entries[:100]
     ) and not any("conversations" in entry or "messages" in entry for entry in entries[:100])
 
 

@@ -17,13 +17,26 @@ ID_COLUMN = "image_id"
 
 
 def recognise(content: Content) -> bool:
-    return isinstance(content.json, dict) and isinstance(content.json.get("annotations"), list)
+    data = content.json
+    has_images = isinstance(data, dict) and bool(_images(data))  # of the test part there are no captions
+    return isinstance(data, dict) and (
+        isinstance(data.get("annotations"), list) or (has_images and not content.captions_needed)
+    )
 
 
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each annotation, named after the file of its image; the number stays in the column `image_id`."""
     content.title = "COCO annotations"
     images = _images(content.json)
+    if not content.captions_needed:
+        for image_id, entry in images.items():
+            written_path = str(entry.get("file_name", image_id))
+            picture = content.path.parent / written_path
+            columns = {ID_COLUMN: entry["id"]}
+            record = checked_record("", [], f"image {image_id}", problems, columns, path=written_path, picture=picture)
+            if record is not None:
+                yield record
+        return
     for written, caption, place in caption_entries(content.path, content.json["annotations"], "annotations", problems):
         image = images.get(str(written))
         if images and image is None:

@@ -41,13 +41,14 @@ class Content:
         options: what a person says of it.
         title: what was found, in a few words; a format makes it more precise when it reads.
         notes: what else to say of what was read.
+        captions_needed: whether a picture without captions is a problem; a list of pictures to caption has none.
 
     Raises:
         DataError: if it cannot be read, or is not the text or JSON that it is asked for.
     """
 
-    def __init__(self, path: str | Path, options: ReadOptions = GUESSED):
-        self.path, self.options = Path(path), options
+    def __init__(self, path: str | Path, options: ReadOptions = GUESSED, *, captions_needed: bool = True):
+        self.path, self.options, self.captions_needed = Path(path), options, captions_needed
         self.title = ""
         self.notes: list[str] = []
 

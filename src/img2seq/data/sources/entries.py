@@ -37,7 +37,8 @@ def record_of(
         problems.append(f"{place}: expected an object with an image and a caption, found {shown(entry)}")
         return None
     names, options = list(entry), content.options
-    path, captions = image_of(entry, options.image_column), captions_of(entry, options.caption_columns)
+    path = image_of(entry, options.image_column)
+    captions = captions_of(entry, options.caption_columns) if content.captions_needed else []
     if captions is None:
         what = f"the key {shown(options.caption_columns[0])}" if options.caption_columns else "a caption"
         problems.append(f"{place}: expected {what}, found {shown(entry)}")

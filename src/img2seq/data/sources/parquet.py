@@ -58,6 +58,8 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
     with _opened(shard) as file:
         schema = file.schema_arrow
         names = list(schema.names)
+        if not names and not file.metadata.num_rows:
+            return  # an empty part of a split
         for name in filter(None, (options.id_column, options.image_column, *options.caption_columns)):
             if name not in names:
                 raise DataError(
@@ -66,7 +68,9 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
         captions = list(options.caption_columns) or [names[i] for i in caption_places(names)]
         image = options.image_column or first_among(names, IMAGE_NAMES)
         own = options.id_column or first_among(names, ID_NAMES)
-        if (image is None and own is None) or not captions:
+        if not content.captions_needed:
+            captions = []
+        if (image is None and own is None) or (content.captions_needed and not captions):
             raise DataError(
                 f"{shard}: expected columns with an image and a caption, found {shown_all(names)}. Name them: image_column and caption_columns"
             )
@@ -103,8 +107,8 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
                 )
                 if has_bytes and path is None and not image_id:
                     path = f"{shard.name.removesuffix(ENDING)}-{number - 1:06}"
-                texts = captions_of(row, captions)
-                if not texts:
+                texts = (captions_of(row, captions) or []) if captions else []
+                if not texts and content.captions_needed:
                     problems.append(f"{place}: expected captions in {shown_all(captions)}, found none")
                     continue
                 picture: Any = None

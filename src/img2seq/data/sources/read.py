@@ -97,17 +97,18 @@ class CaptionsFound:
         return own[0] if own else image_id
 
 
-def read_source(path: str | Path, options: ReadOptions = GUESSED) -> Source:
+def read_source(path: str | Path, options: ReadOptions = GUESSED, *, captions_needed: bool = True) -> Source:
     """Return the captions that a path leads to, of whichever format they are.
 
     Args:
         path: a file, a folder, or a pattern of shards.
         options: what is said of them in place of what would be guessed.
+        captions_needed: False for a list of pictures, of which captions are left out.
 
     Raises:
         DataError: if it cannot be read, or no format knows it.
     """
-    content = Content(path, options)
+    content = Content(path, options, captions_needed=captions_needed)
     if options.format is not None:
         chosen = next(known for known in FORMATS if known.key == options.format)
         if not chosen.recognise(content):
@@ -132,7 +133,7 @@ def _seems_to_be(content: Content) -> str:
     return content.binary_kind or "text"
 
 
-def read_captions(path: str | Path, options: ReadOptions = GUESSED) -> CaptionsFound:
+def read_captions(path: str | Path, options: ReadOptions = GUESSED, *, captions_needed: bool = True) -> CaptionsFound:
     """Read the captions of each image, from any format.
 
     An ID is text ("000000000009" stays so); one that comes several times has several captions.
@@ -140,7 +141,7 @@ def read_captions(path: str | Path, options: ReadOptions = GUESSED) -> CaptionsF
     Raises:
         DataError: if the file cannot be read at all. Rows that cannot be used are returned as problems.
     """
-    source = read_source(path, options)
+    source = read_source(path, options, captions_needed=captions_needed)
     return joined(source, source.records())
 
 
@@ -201,7 +202,7 @@ def images_at(where: str | Path, known: Mapping[str, CaptionsFound] = MappingPro
         is_source = content.files[0].exists()
     if not is_source:
         return find_images(where)
-    found = known.get(str(where)) or read_captions(where)
+    found = known.get(str(where)) or read_captions(where, captions_needed=False)
     if found.problems:
         raise DataError(f"{where}: {len(found.problems)} row(s) cannot be used:\n{listed(found.problems)}")
     if not found.pictures:

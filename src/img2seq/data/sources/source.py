@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         image_id: text that names the image: an ID, or the path of its picture.
-        captions: cleaned, none of them empty.
+        captions: cleaned, none of them empty; none at all where only pictures are asked for.
         picture: where the source itself has it, None where a folder of images has.
         split: the side that the data gives it, as the source writes it; "" for none.
         columns: what else the source says of it.
@@ -108,7 +108,7 @@ def checked_record(
 
     Args:
         image_id: as it was written, "" where the path is to make it.
-        captions: as they were written; what is no text, empty or not valid Unicode is a problem.
+        captions: as they were written; what is no text, empty or not valid Unicode is a problem. None for a picture alone.
         place: in the file.
         problems: to add a line to for each.
         columns: what else is known.
@@ -143,7 +143,7 @@ def checked_record(
             usable.append(text)
         else:
             problems.append(f"{place}: {what[4:]} {shown(name)}: the caption is empty")
-    if not usable:
+    if captions and not usable:
         return None
     side = split.strip() if isinstance(split, str) else "" if split is None else str(split)
     return Record(name, tuple(usable), picture, side, columns, path, id_is_path)

@@ -75,7 +75,7 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
     taken = {*columns.needed, *columns.captions, columns.split}
     others = [(i, name) for i, name in enumerate(header) if i not in taken or i == columns.split]
     ids: set[str] = set()
-    least = max(columns.names_image, *columns.captions[:1])
+    least = max([columns.names_image, *columns.captions[:1]])
     for row in rows:
         if problem := row_problem(row, len(header), columns.names_image, ids, delimiter):
             problems.append(problem)
@@ -253,7 +253,9 @@ def columns_of(content: Content, header: Sequence[str]) -> Columns:
     if image == id_column and options.image_column is None:
         image = None
     captions = tuple(place(name, ()) for name in options.caption_columns) or caption_places(header)
-    if (id_column is None and image is None) or not captions:
+    if not content.captions_needed:
+        captions = ()
+    if (id_column is None and image is None) or (content.captions_needed and not captions):
         raise DataError(f"{where}: expected the columns ID and Sequence, found {shown_all(header)}.{_hint(header)}")
     split = place(None, SPLIT_NAMES)
     return Columns(id_column, image, tuple(i for i in captions if i is not None), split)

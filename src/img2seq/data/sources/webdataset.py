@@ -86,7 +86,7 @@ def _record(
     texts: list[Any] = []
     columns: dict[str, Any] = {}
     for kind in _TEXTS:
-        if kind not in members or texts:
+        if kind not in members or texts or not content.captions_needed:
             continue
         data = _read(shard, (members[kind].offset_data, min(members[kind].size, MOST_TEXT)))
         try:
@@ -99,7 +99,7 @@ def _record(
         except (ValueError, RecursionError) as error:
             problems.append(f"{place}: {members[kind].name} cannot be read: {error}")
             return None
-    if not texts:
+    if not texts and content.captions_needed:
         problems.append(
             f"{place}: expected a caption ({', '.join(f'.{kind}' for kind in _TEXTS)}), found {shown([member.name for member in members.values()])}"
         )
