@@ -23,6 +23,7 @@ from img2seq.errors import ConfigError
 from img2seq.generation.search import search
 from img2seq.generation.step import ModelStep
 from img2seq.model.decoder import Decoder
+from img2seq.training.samples import sampling
 
 # (type, lowest, highest, default): written here again, so that a changed range is noticed.
 RANGES: dict[str, tuple[type, float, float, float]] = {
@@ -181,7 +182,7 @@ def test_a_sampling_config_becomes_these_settings_and_accepts_the_same_range() -
     shared = [name for name in SamplingConfig.model_fields if name in RANGES]
     assert len(shared) == 8
     config = SamplingConfig(generated_sequence_length=9, temperature=0.3)
-    settings = Decoding.sampling(config, seed=4)
+    settings = sampling(config, seed=4)
     assert (settings.method, settings.max_length, settings.seed, settings.temperature) == ("sample", 9, 4, 0.3)
     assert (settings.top_k, settings.top_p, settings.tau) == (20, 0.9, 0.95)  # not the defaults of Decoding
     ours, theirs = TypeAdapter(Decoding).json_schema()["properties"], SamplingConfig.model_json_schema()["properties"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from numbers import Number
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs, ErrorDetails
@@ -77,13 +77,6 @@ class Decoding:
     def of(cls, values: Mapping[str, Any]) -> Decoding:
         """Return settings from names and values. Raises ConfigError for an unknown name, with the nearest one."""
         return cls(**{str(name): value for name, value in values.items()})
-
-    @classmethod
-    def sampling(cls, config: BaseModel, *, seed: int) -> Decoding:
-        """Return the sampling that a configuration's `sampling_config` asks for."""
-        values = config.model_dump()
-        chosen = {name: values[name] for name in SETTINGS if name in values}
-        return cls(method="sample", max_length=values["generated_sequence_length"], seed=seed, **chosen)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -28,7 +28,7 @@ from PIL import ExifTags, Image
 from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")  # JPEG reads MPO, too
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # JPEG reads MPO, too
 HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 BAND_PIXELS = 1 << 18
 CROP_MARGIN = 1.5  # randomcrop and centercrop work on an image this much larger than the working size
@@ -104,15 +104,15 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
 def opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open an image file's bytes; whatever goes wrong then and inside is one DataError that names the image."""
     with _one_error(name):
-        if HEIF.match(data):
-            _let_pillow_read_heif(name)
+        formats = _heif(name) if HEIF.match(data) else IMAGE_FORMATS
         with _without_pillows_limit():
-            image = Image.open(io.BytesIO(_without_metadata(data)), formats=IMAGE_FORMATS)
+            image = Image.open(io.BytesIO(_without_metadata(data)), formats=formats)
         with image:
             yield image
 
 
-def _let_pillow_read_heif(name: str) -> None:
+def _heif(name: str) -> tuple[str, ...]:
+    """Let Pillow read HEIC pictures, and return what it calls them. Raises DataError where the library is missing."""
     try:
         import pillow_heif
     except ImportError:
@@ -120,6 +120,7 @@ def _let_pillow_read_heif(name: str) -> None:
             f"{name}: HEIC needs pillow-heif, which is not installed: pip install 'img2seq[formats]'"
         ) from None
     pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 _PILLOWS_LIMIT = threading.Lock()

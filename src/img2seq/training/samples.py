@@ -10,7 +10,8 @@ from PIL import Image
 
 from img2seq.build.facts import image_specs
 from img2seq.build.prepare import Prepared
-from img2seq.config.decoding import Decoding
+from img2seq.config.decoding import SETTINGS, Decoding
+from img2seq.config.outputs import SamplingConfig
 from img2seq.config.schema import Experiment
 from img2seq.data.image import Pixels, decode, read_bytes
 from img2seq.data.picture import picture_bytes
@@ -21,6 +22,13 @@ from img2seq.model.weights import first_line
 from img2seq.report.gallery import Sample, draw_grid, thumbnail
 from img2seq.run.folder import RunFolder
 from img2seq.run.write import write_json, write_text
+
+
+def sampling(config: SamplingConfig, *, seed: int) -> Decoding:
+    """Return the decoding that an output's `sampling_config` asks for."""
+    values = config.model_dump()
+    chosen = {name: values[name] for name in SETTINGS if name in values}
+    return Decoding(method="sample", max_length=values["generated_sequence_length"], seed=seed, **chosen)
 
 
 class SampleWriter:
@@ -43,7 +51,7 @@ class SampleWriter:
         Files are not synced: training would wait for the disk many times, and no resume reads them. meta.json is the last one.
         """
         config = self.config.output.sampling_config
-        decoding = Decoding.sampling(config, seed=self.config.globals.basic_experiment.seed)
+        decoding = sampling(config, seed=self.config.globals.basic_experiment.seed)
         folder, meta = self._folder(step), {}
         if config.manual_inputs:
             self._write_manual(folder / "manual", model, decoding)

@@ -104,7 +104,7 @@ class Content:
             return ""
         if self.head[257:262] == b"ustar":
             return "a tar archive"
-        return "binary data" if b"\0" in self.head else ""
+        return "binary data" if b"\0" in self.head.partition(b"\n")[0] else ""
 
     @cached_property
     def json(self) -> Any:
