@@ -1,10 +1,11 @@
-"""`img2seq data check`."""
+"""`img2seq data`: `check` is here, `fetch` in data_fetch.py."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from img2seq.cli import data_fetch
 from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
 
 
@@ -14,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
         "img2seq data check experiment.yaml --json findings.json",
         "img2seq data check captions.csv images/ --min-freq 5",
     ]
-    parser = add_verb(verbs, "data", help="look at a data set before a model does", examples=examples)
+    parser = add_verb(verbs, "data", help="look at a data set before a model does, or fetch one", examples=examples)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     check = add_verb(
         actions,
@@ -46,6 +47,7 @@ def add_parser(verbs: Verbs) -> None:
         help="images decoded side by side (0 to 256, default: 2)",
     )
     set_run(check, run)
+    data_fetch.add_action(actions)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -48,7 +48,8 @@ class DataSet:
         page: where the terms are read, or where it is asked for.
         archives: nothing where it is not fetched.
         captions: files of captions, relative to the folder; the first is that to train on.
-        images: folders of images, in the order of `captions` where there are as many.
+        images: folders of images, relative to the folder.
+        trained_on: the folder of images that the first captions are about.
         why_not: why it is not fetched, "" where it is.
     """
 
@@ -58,6 +59,7 @@ class DataSet:
     archives: tuple[Archive, ...] = ()
     captions: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    trained_on: str = ""
     why_not: str = ""
 
     @property
@@ -92,6 +94,7 @@ DATA_SETS = {
         ),
         captions=("annotations/captions_train2017.json", "annotations/captions_val2017.json"),
         images=("train2017", "val2017"),
+        trained_on="train2017",
     ),
     "coco-karpathy": DataSet(
         title="COCO 2014 in Karpathy's split: 123,287 images, of which 5,000 are for validation and 5,000 for the test",
@@ -110,6 +113,7 @@ DATA_SETS = {
         ),
         captions=("dataset_coco.json",),
         images=("train2014", "val2014"),
+        trained_on=".",
     ),
     "flickr8k": DataSet(
         title="Flickr8k: 8,000 images with five captions each",

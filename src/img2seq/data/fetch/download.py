@@ -81,7 +81,7 @@ def download(archive: Archive, address: str, target: Path, announce: Announcer, 
         try:
             is_resumed = _fetch(remote, target, announce, connections)
         except Changed:
-            _forget(target)
+            forget(target)
             announce.warn(f"{address}: the file has changed while it was fetched; it is fetched anew")
             continue
         found = sha256_of(part_of(target), f"verifying {target.name}", announce)
@@ -89,7 +89,7 @@ def download(archive: Archive, address: str, target: Path, announce: Announcer, 
             part_of(target).replace(target)
             _journal_of(target).unlink(missing_ok=True)
             return
-        _forget(target)
+        forget(target)
         if not is_resumed:
             raise DataError(
                 f"{address}: expected the SHA-256 {archive.sha256}, found {found}: this is another file. It was removed, nothing was unpacked"
@@ -108,7 +108,8 @@ def sha256_of(path: Path, what: str, announce: Announcer) -> str:
     return digest.hexdigest()
 
 
-def _forget(target: Path) -> None:
+def forget(target: Path) -> None:
+    """Remove what was fetched of a file that is not whole."""
     _journal_of(target).unlink(missing_ok=True)  # first: without it the part counts for nothing
     part_of(target).unlink(missing_ok=True)
 
@@ -176,7 +177,7 @@ def _resume(remote: Remote, target: Path) -> set[int]:
     same_version = head.get("address") != remote.address or head.get("validator") == remote.validator
     is_whole = part.is_file() and part.stat().st_size == remote.n_bytes
     if not (same_layout and same_version and is_whole and remote.has_ranges):
-        _forget(target)
+        forget(target)
         pieces = set()
         with part.open("wb") as file:
             file.truncate(remote.n_bytes)
@@ -317,4 +318,6 @@ def _write(write: Callable[[bytes], int | None], chunk: bytes, part: Path) -> No
         while chunk:
             chunk = chunk[write(chunk) or 0 :]
     except OSError as error:
-        raise DataError(f"{part}: cannot be written: {os.strerror(error.errno or 0)}; what was fetched stays") from error
+        raise DataError(
+            f"{part}: cannot be written: {os.strerror(error.errno or 0)}; what was fetched stays"
+        ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from img2seq.data.fetch.catalogue import DATA_SETS, Archive, DataSet, find, size
-from img2seq.data.fetch.download import download, fetched_bytes, sha256_of
+from img2seq.data.fetch.download import download, fetched_bytes, forget, sha256_of
 from img2seq.data.fetch.unpack import Unpacked, unpack
 from img2seq.data.fetch.web import mirrored
 from img2seq.data.sources.content import read_json
@@ -125,20 +125,21 @@ def fetch(planned: Plan, announce: Announcer, *, connections: int = 4) -> None:
     (folder / "archives").mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         for archive in planned.waiting:
+            if _is_unpacked(archive, folder):  # by a process that held the folder until now
+                continue
             address, path = mirrored(archive.address, planned.mirror), _archive_path(folder, archive)
             if path.exists():  # put there by a person, or of a process that was stopped while it unpacked
                 _check_archive(archive, path, announce)
             else:
                 download(archive, address, path, announce, connections=connections)
             files = unpack(archive, path, folder, announce)
+            forget(path)  # what was fetched of it before a person put it there
             _note(planned, archive, address, files)
-            _mark_unpacked(archive, folder, files)
+            _mark_unpacked(archive, folder, files, is_kept=planned.keeps_archives)
             announce.say(f"{path.name}: verified, {counted(len(files), 'file')} unpacked")
-            if not planned.keeps_archives:
-                path.unlink()
-        for archive in planned.data_set.archives:  # of a process that was stopped just before it removed one
-            if not planned.keeps_archives and archive not in planned.waiting:
-                _remove_leftover(archive, folder)
+            _remove_archive(archive, folder)
+        for archive in planned.data_set.archives:  # of a process that was stopped before it removed one
+            _remove_archive(archive, folder)
 
 
 def _archive_path(folder: Path, archive: Archive) -> Path:
@@ -164,16 +165,19 @@ def _list_path(archive: Archive, folder: Path) -> Path:
     return folder / "archives" / f"{archive.name}.unpacked"
 
 
-def _mark_unpacked(archive: Archive, folder: Path, files: list[Unpacked]) -> None:
-    lines = [archive.sha256, *(f"{file.n_bytes}\t{file.path}" for file in files)]
+def _mark_unpacked(archive: Archive, folder: Path, files: list[Unpacked], *, is_kept: bool) -> None:
+    lines = [
+        f"{archive.sha256} {'kept' if is_kept else 'removed'}",
+        *(f"{file.n_bytes}\t{file.path}" for file in files),
+    ]
     _write_whole(_list_path(archive, folder), "".join(f"{line}\n" for line in lines))
 
 
 def _is_unpacked(archive: Archive, folder: Path) -> bool:
     """Tell whether all that was unpacked of an archive is still there, by name and length."""
     try:
-        digest, *lines = _list_path(archive, folder).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        if digest != archive.sha256 or not lines:
+        head, *lines = _list_path(archive, folder).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        if head.split()[:1] != [archive.sha256] or not lines:
             return False
         for line in lines:
             n_bytes, _, path = line.partition("\t")
@@ -184,10 +188,11 @@ def _is_unpacked(archive: Archive, folder: Path) -> bool:
     return True
 
 
-def _remove_leftover(archive: Archive, folder: Path) -> None:
-    path = _archive_path(folder, archive)
-    if path.is_file() and path.stat().st_size == archive.n_bytes:
-        path.unlink()
+def _remove_archive(archive: Archive, folder: Path) -> None:
+    """Remove a ZIP file, unless it was to be kept when it was unpacked: what was kept once stays."""
+    with _list_path(archive, folder).open(encoding="utf-8") as file:
+        if file.readline().split()[1:] != ["kept"]:
+            _archive_path(folder, archive).unlink(missing_ok=True)
 
 
 def _note_path(planned: Plan) -> Path:
@@ -238,3 +243,22 @@ def _alone(folder: Path) -> Iterator[None]:
             except OSError:  # a file system without locks
                 pass
         yield
+
+
+# --- what comes next -------------------------------------------------------------------------------------
+
+
+def write_starter(planned: Plan) -> Path:
+    """Write an experiment over the data to begin with, and return its path. One that is there is left as it is."""
+    path = planned.folder / "experiment.yaml"
+    if not path.exists():
+        data_set = planned.data_set
+        text = Path(__file__).with_name("starter.yaml").read_text(encoding="utf-8")
+        for key, value in (
+            ("RUN", f"runs/{planned.name}"),
+            ("IMAGES", (planned.folder / data_set.trained_on).as_posix()),
+            ("CAPTIONS", (planned.folder / data_set.captions[0]).as_posix()),
+        ):
+            text = text.replace(f"{{{key}}}", json.dumps(value))  # a JSON text is a YAML text
+        _write_whole(path, text)
+    return path

@@ -72,7 +72,9 @@ def _readable(path: Path) -> Iterator[None]:
 def _checked_members(archive: Archive, path: Path, members: Sequence[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """Return the members that are needed. One dangerous name is enough not to trust the whole archive."""
     if len(members) > MOST_MEMBERS:
-        raise DataError(f"{path}: expected at most {MOST_MEMBERS:,} files, found {len(members):,}; nothing was unpacked")
+        raise DataError(
+            f"{path}: expected at most {MOST_MEMBERS:,} files, found {len(members):,}; nothing was unpacked"
+        )
     wanted: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         if why := _danger(member):
