@@ -7,6 +7,7 @@ the member is left as it is, which is how an unpacking that was stopped continue
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,9 @@ def unpack(archive: Archive, path: Path, folder: Path, announce: Announcer) -> l
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except OSError as error:  # a full disk, or a place that a damaged list gives and no file has
+        raise DataError(f"{error.filename or path}: cannot be unpacked: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as error:
         raise DataError(f"{path}: cannot be unpacked: {error}") from error
 
 

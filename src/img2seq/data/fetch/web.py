@@ -130,7 +130,9 @@ def _reason(address: str, error: Exception) -> Exception:
         error.close()
         if error.code == 416:
             return Changed()
-        answers = f"the server answers {error.code} ({error.reason})"
+        answers = f"the server answers {error.code} ({http.client.responses.get(error.code, 'no known code')})"
+        if error.code < 400:
+            answers = "the server redirects again and again"
         if error.code >= 500 or error.code in WORTH_ANOTHER_TRY:
             return Dropped(answers)
         return DataError(f"{address}: {answers}; has the file moved? Another address is given with --mirror")
