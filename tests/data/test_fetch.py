@@ -11,8 +11,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from PIL import Image
 
 from img2seq.cli import main as cli
 from img2seq.config.load import load_config
-from img2seq.data.fetch import catalogue, download, fetch, unpack, web
+from img2seq.data.fetch import catalogue, download, unpack, web
 from img2seq.data.fetch.catalogue import Archive, DataSet
 from img2seq.data.sources.read import FORMATS
 from img2seq.errors import DataError
@@ -371,7 +373,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_byte(
     # ZIP files are removed one by one: at most, all is unpacked and the last of them is still there.
     most = sum(a.unpacked_bytes for a in archives) + archives[-1].n_bytes
     free = most - 1
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": free}))
     code, _, err = fetched(tmp_path / "new", host, capsys=capsys)
     assert (code, host.requests, list(tmp_path.iterdir())) == (2, [], [])
     assert "nothing was fetched" in only_error(err)
@@ -451,7 +453,7 @@ def test_a_server_that_gives_no_parts_is_asked_for_the_whole(
     tmp_path: Path, host: Host, coco: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.gives_parts = False
-    dropped = []
+    dropped: list[int] = []
 
     def drops_once(handler: Handler, n: int) -> bool:
         if handler.path != TRAIN or n < 5 or dropped:
@@ -483,7 +485,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_fetched_anew(
 ) -> None:
     right = host.files[TRAIN]
     host.files[TRAIN], host.versions[TRAIN] = bytes(len(right)), '"0"'
-    asked = []
+    asked: list[int] = []
 
     def changes(handler: Handler, n: int) -> bool:
         asked.extend([n] if handler.path == TRAIN else [])
@@ -603,15 +605,23 @@ def test_no_server_at_all_is_one_sentence(
         assert len(err.splitlines()) == 1
 
 
-def test_a_certificate_that_cannot_be_trusted_is_one_sentence() -> None:
-    import ssl
-    import urllib.error
-
-    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.verify_message = "Hostname mismatch, certificate is not valid for 'images.cocodataset.org'."
-    found = web._reason("https://images.cocodataset.org/x.zip", urllib.error.URLError(error))
-    assert isinstance(found, DataError)
-    assert "certificate cannot be trusted: Hostname mismatch" in str(found)
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_that_cannot_be_trusted_is_one_sentence(
+    tmp_path: Path, host: Host, coco: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    making = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=s3.amazonaws.com"
+    )
+    subprocess.run([*making.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    host.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client ends the handshake
+    host.server.socket = context.wrap_socket(host.server.socket, server_side=True)
+    mirror = host.url.replace("http:", "https:")
+    code, _, err = run("coco2017", tmp_path / "c", "--mirror", mirror, capsys=capsys)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{mirror}/annotations/annotations_trainval2017.zip: the server's certificate cannot be trusted: " in err
 
 
 def test_a_server_that_falls_silent_is_left_in_the_end(

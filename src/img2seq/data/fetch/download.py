@@ -147,7 +147,7 @@ def _retried(work: Callable[[], Remote], address: str, announce: Announcer) -> R
 
 
 def _wait_s(n: int) -> float:
-    return min(FIRST_WAIT_S * 2**n, LONGEST_WAIT_S)
+    return float(min(FIRST_WAIT_S * 2**n, LONGEST_WAIT_S))
 
 
 def _again(address: str, error: Dropped, n: int) -> str:
