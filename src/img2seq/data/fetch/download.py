@@ -26,7 +26,7 @@ from img2seq.progress import Announcer
 
 PIECE = 16 * 2**20  # bytes; a killed process loses one for each connection
 CHUNK = 2**17  # bytes that are read at a time
-TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 0.5, 30.0  # the wait doubles
+TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 8, 0.5, 30.0  # the wait doubles: a minute in all
 PROGRESS = 2**18  # bytes after which failures before do not count any more
 RESTARTS = 3  # of a file that changes while it is fetched
 PATIENCE_S = 1.0  # for connections to end after an interruption

@@ -113,7 +113,7 @@ def _is_there(target: Path, member: zipfile.ZipInfo) -> bool:
     """Tell whether a file is there already. Raises DataError for one of that name with other content."""
     if not target.exists() and not target.is_symlink():
         return False
-    if target.is_file() and not target.is_symlink() and target.stat().st_size == member.file_size:
+    if target.is_file() and target.stat().st_size == member.file_size:
         found = 0
         with target.open("rb") as file:
             while chunk := file.read(CHUNK):

@@ -108,10 +108,10 @@ def ask(address: str, begin: int, end: int, validator: str = "") -> Answer:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _reason(address, error) from error
     length = response.headers.get("Content-Length", "")
-    n_bytes = int(length) if length.isascii() and length.isdigit() else None
+    n_bytes = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
     if response.status != 206:
         return Answer(response, 0, n_bytes, _validator(response.headers), has_ranges=False)
-    part = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", response.headers.get("Content-Range", ""))
+    part = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.headers.get("Content-Range", ""))
     if part is None or int(part[1]) != begin:
         response.close()
         found = shown(response.headers.get("Content-Range"))
