@@ -32,7 +32,7 @@ from PIL import Image
 
 from img2seq.cli import main as cli
 from img2seq.config.load import load_config
-from img2seq.data.fetch import catalogue, download, unpack, web
+from img2seq.data.fetch import catalogue, download, fetch, unpack, web
 from img2seq.data.fetch.catalogue import Archive, DataSet
 from img2seq.data.sources.read import FORMATS
 from img2seq.errors import DataError
@@ -591,6 +591,32 @@ def test_what_no_second_try_helps_against_is_one_sentence_with_the_address(
         assert part in only_error(err)
     assert not files_below(tmp_path)
     assert len(host.requests) < 20  # tries are counted
+    if "too" in name or "page" in name or "not there" in name:  # found before anything is written
+        assert [path.name for path in (tmp_path / "archives").iterdir()] == [".lock"]
+
+
+def test_a_connection_that_gives_little_each_time_is_used_as_long_as_it_gives_enough(
+    tmp_path: Path,
+    host: Host,
+    coco: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(download, "PIECE", 10**6)
+    few = download.PROGRESS // 4
+
+    def gives(n_bytes: int) -> Callable[[Handler, int], bool]:
+        return lambda handler, n: handler.answer(ends_after=n_bytes) is None
+
+    host.fault = gives(few)
+    code, _, err = fetched(tmp_path, host, capsys=capsys)
+    assert code == 2
+    assert "8 times in a row" in only_error(err)
+    host.fault = gives(download.PROGRESS)
+    code, _, err = fetched(tmp_path, host, capsys=capsys)
+    assert code == 0, err
+    assert len(host.files[TRAIN]) > download.TRIES * download.PROGRESS
+    assert files_below(tmp_path) == coco
 
 
 def closed_port() -> int:
@@ -616,22 +642,33 @@ def test_no_server_at_all_is_one_sentence(
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
-def test_a_certificate_that_cannot_be_trusted_is_one_sentence(
-    tmp_path: Path, host: Host, coco: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+def test_a_secure_connection_is_trusted_where_its_certificate_is_and_stays_secure(
+    tmp_path: Path,
+    host: Host,
+    coco: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    making = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=s3.amazonaws.com"
-    )
+    making = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*making.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     host.server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client ends the handshake
     host.server.socket = context.wrap_socket(host.server.socket, server_side=True)
     mirror = host.url.replace("http:", "https:")
+    first = f"{mirror}/annotations/annotations_trainval2017.zip"
     code, _, err = run("coco2017", tmp_path / "c", "--mirror", mirror, capsys=capsys)
     assert (code, len(err.splitlines())) == (2, 1)
-    assert f"{mirror}/annotations/annotations_trainval2017.zip: the server's certificate cannot be trusted: " in err
+    assert f"{first}: the server's certificate cannot be trusted: " in err
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    host.fault = lambda handler, n: handler.status(302, Location=f"{host.url}{handler.path}")
+    code, _, err = run("coco2017", tmp_path / "c", "--mirror", mirror, capsys=capsys)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{first}: redirects to a connection that is not secure, '{host.url}" in err
+    host.fault = lambda handler, n: False
+    assert run("coco2017", tmp_path / "c", "--mirror", mirror, "--no-check", capsys=capsys)[0] == 0
+    assert files_below(tmp_path / "c") == coco
 
 
 def test_a_server_that_falls_silent_is_left_in_the_end(
@@ -848,6 +885,16 @@ def test_two_processes_do_not_fetch_into_one_folder(
     assert "another process fetches into this folder" in only_error(err)
 
 
+def test_what_another_process_has_fetched_meanwhile_is_not_fetched_again(
+    tmp_path: Path, host: Host, coco: dict[str, bytes]
+) -> None:
+    planned = fetch.plan("coco2017", tmp_path, mirror=host.url)
+    fetch.fetch(planned, QUIET)
+    n = len(host.requests)
+    fetch.fetch(planned, QUIET)
+    assert len(host.requests) == n
+
+
 # --- what a person has made ----------------------------------------------------------------------------------
 
 
@@ -990,6 +1037,16 @@ def test_of_a_dangerous_archive_nothing_is_unpacked(name: str, tmp_path: Path) -
     assert len(str(caught.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
     assert not Path("/tmp/evil.jpg").exists()
+
+
+def test_of_an_encrypted_archive_nothing_is_unpacked(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "x.zip", GOOD, entry("t/secret.jpg"))
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[content.rindex(b"PK\1\2") + 8] |= 1  # the flag of the second member
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"'t/secret\.jpg' is encrypted; nothing was unpacked"):
+        unpack.unpack(archive, tmp_path / "x.zip", tmp_path / "d", QUIET)
+    assert not (tmp_path / "d").exists()
 
 
 def test_an_archive_without_what_is_needed_is_one_error(tmp_path: Path) -> None:

@@ -128,10 +128,8 @@ def _write(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None
     try:
         with file.open(member) as packed, temporary.open("wb") as unpacked:
             n_bytes = 0
-            while chunk := packed.read(CHUNK):  # checks the CRC at the end
+            while chunk := packed.read(CHUNK):  # no more than the member says; checks the CRC at the end
                 n_bytes += len(chunk)
-                if n_bytes > member.file_size:
-                    raise zipfile.BadZipFile(f"{member.filename} is longer than it says")
                 unpacked.write(chunk)
             if n_bytes < member.file_size:
                 raise zipfile.BadZipFile(f"{member.filename} is shorter than it says")

@@ -74,9 +74,11 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         here, there = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
-        if here.hostname != there.hostname or (here.scheme, there.scheme) == ("https", "http"):
+        is_less_secure = (here.scheme, there.scheme) == ("https", "http")
+        if here.hostname != there.hostname or is_less_secure:
+            where = "a connection that is not secure" if is_less_secure else "another host"
             raise DataError(
-                f"{req.full_url}: redirects to another host, {shown(newurl)}; if you trust it, fetch from there with --mirror"
+                f"{req.full_url}: redirects to {where}, {shown(newurl)}; if you trust it, fetch from there with --mirror"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
