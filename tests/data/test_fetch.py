@@ -606,7 +606,11 @@ def test_a_connection_that_gives_little_each_time_is_used_as_long_as_it_gives_en
     few = download.PROGRESS // 4
 
     def gives(n_bytes: int) -> Callable[[Handler, int], bool]:
-        return lambda handler, n: handler.answer(ends_after=n_bytes) is None
+        def answer(handler: Handler, n: int) -> bool:
+            handler.answer(ends_after=n_bytes)
+            return True
+
+        return answer
 
     host.fault = gives(few)
     code, _, err = fetched(tmp_path, host, capsys=capsys)
@@ -1091,7 +1095,8 @@ def test_a_member_that_lies_about_its_length_is_not_unpacked(tmp_path: Path) -> 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = archive_of(tmp_path / "x.zip", *(entry(f"t/{n}.jpg", bytes(100)) for n in range(3)))
     monkeypatch.setattr(unpack, "CHUNK", 10)
-    read, lengths = zipfile.ZipExtFile.read, set()
+    read = zipfile.ZipExtFile.read
+    lengths: set[int] = set()
 
     def looking(packed: zipfile.ZipExtFile, n: int | None = -1) -> bytes:
         lengths.update(path.stat().st_size for path in (tmp_path / "t").glob("*.jpg"))
