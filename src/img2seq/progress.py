@@ -80,6 +80,7 @@ class Announcer:
             total=total,
             desc=what,
             unit=f" {unit}",
+            unit_scale=unit == "B",
             disable=not self.bars,
             leave=False,
             file=STDERR,

@@ -102,6 +102,7 @@ TYPED = {
     "evaluate r --split tets": ["--split", "valid, train or test", "'tets'", "Did you mean 'test'"],
     "evaluate r --temperature -inf": ["--temperature", "0.01 to 100", "'-inf'"],
     "data check x --workers many": ["--workers", "0 to 256", "'many'"],
+    "data fetch coco2107 d": ["coco2017", "'coco2107'", "Did you mean 'coco2017'?"],
     "data check x --min-freq 0": ["--min-freq", "'0'"],
     "demo --seed -1": ["--seed", "0 to 2147483647", "'-1'"],
     "train x --max_time soon": ["--max_time", "90m", "'soon'"],
@@ -124,7 +125,7 @@ def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(
 
 def verbs() -> list[list[str]]:
     names = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
-    actions = {"runs": ["show", "verify"], "config": ["schema", "show"], "data": ["check"]}
+    actions = {"runs": ["show", "verify"], "config": ["schema", "show"], "data": ["check", "fetch"]}
     return [[name] for name in names] + [[name, action] for name in names for action in actions.get(name, [])]
 
 

@@ -1,10 +1,11 @@
-"""`img2seq data check`."""
+"""`img2seq data`: `check` is here, `fetch` in data_fetch.py."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from img2seq.cli import data_fetch
 from img2seq.cli.arguments import Verbs, add_read_arguments, add_verb, read_options_of, set_run, whole_number
 
 
@@ -14,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
         "img2seq data check experiment.yaml --json findings.json",
         "img2seq data check captions.csv images/ --min-freq 5",
     ]
-    parser = add_verb(verbs, "data", help="look at a data set before a model does", examples=examples)
+    parser = add_verb(verbs, "data", help="look at a data set before a model does, or fetch one", examples=examples)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     check = add_verb(
         actions,
@@ -47,6 +48,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_read_arguments(check)
     set_run(check, run)
+    data_fetch.add_action(actions)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
