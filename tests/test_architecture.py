@@ -31,7 +31,7 @@ LEVELS: list[dict[str, int]] = [
     {"training": 2180},  # 500 of these are several processes and exact resume; 60 turn lost pictures into warnings
     {"evaluation": 290},  # 40 say what an evaluation is made from
     {"demo": 700},  # scenes, and words that are true of them
-    {"cli": 950, "__init__": 35, "__main__": 10},  # 110 declare and show `data fetch`
+    {"cli": 955, "__init__": 35, "__main__": 10},  # 110 declare and show `data fetch`
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts
