@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from oracle import flickr8k_pairs, needs_java
 
-from conftest import SHARED, needs_flickr8k
+from conftest import SHARED, img2seq, needs_flickr8k
 from corpora import METRICS, corpora, scored
 from img2seq.errors import ScoreError
 from img2seq.metrics import ptb_tokenize
@@ -51,6 +51,34 @@ def assert_equal_scores(results: Mapping[str, str], references: Mapping[str, Seq
 @needs_flickr8k
 def test_real_captions_score_as_in_the_reference() -> None:
     assert_equal_scores(*flickr8k_pairs(600))
+
+
+@needs_java
+@needs_flickr8k
+@pytest.mark.parametrize("by", ["cocoid", "file name"])
+def test_the_test_part_of_a_karpathy_split_scores_as_in_the_reference(by: str, tmp_path: Path) -> None:
+    """The command scores results by the ids of COCO or by file names, as the reference scores the captions themselves."""
+    results, references = flickr8k_pairs(120)
+    images = [
+        {"filename": f"COCO_val2014_{n:012}.jpg", "filepath": "val2014", "cocoid": n, "imgid": n - 1000,
+         "split": "test" if n % 2 else "restval", "sentences": [{"raw": text} for text in texts]}
+        for n, texts in enumerate(references.values(), 1000)
+    ]  # fmt: skip
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    test = {i: n for n, i in enumerate(results, 1000) if n % 2}
+    entries = [
+        {"image_id": n if by == "cocoid" else f"COCO_val2014_{n:012}.jpg", "caption": results[i]}
+        for i, n in test.items()
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    files = ["--results", tmp_path / "results.json", "--references", tmp_path / "dataset_coco.json"]
+    assert img2seq("evaluate", *files, "--split", "test", "--output", tmp_path / "scores") == 0
+    corpus, _ = reference_scores({i: results[i] for i in test}, {i: references[i] for i in test})
+    metrics = json.loads((tmp_path / "scores/metrics.json").read_text())
+    assert {name: metrics[name] for name in METRICS} == pytest.approx(corpus, abs=1e-6)
+    assert metrics["images"] == len(test)
+    assert any("name of the file" in note for note in metrics["notes"]) == (by != "cocoid")
+    assert img2seq("evaluate", *files, "--output", tmp_path / "all") == 2  # results of one side are not those of all
 
 
 @needs_java
