@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from corpora import METRICS, corpora, scored
 from img2seq.cli import main as cli
+from img2seq.data.scripts import cut_into_characters
 from img2seq.errors import ScoreError
 from img2seq.metrics import java, score
 from img2seq.metrics.cider import DocumentFrequency
@@ -142,6 +143,21 @@ def test_what_a_score_cannot_tell_is_said(
     assert bool(found.notes) == bool(facts)
 
 
+def test_texts_without_spaces_score_as_their_characters() -> None:
+    whole, cut = (
+        scored(
+            {i: form(t) for i, t in CHINESE.items()}, {i: [form(t) for t in ts] for i, ts in CHINESE_REFERENCES.items()}
+        )
+        for form in (str, spaced)
+    )
+    assert whole.corpus == cut.corpus
+    assert whole.per_image == cut.per_image
+    assert whole.corpus["bleu_4"] > 0
+    assert "words" in score(CHINESE, CHINESE_REFERENCES).not_computed["meteor"]
+    assert cut_into_characters("หมาวิ่ง") == ["ห", "ม", "า", "วิ่", "ง"]
+    assert cut_into_characters("2只dogs在跑") == ["2", "只", "dogs", "在", "跑"]
+
+
 def test_a_saved_document_frequency_of_one_image_is_said_too(tmp_path: Path) -> None:
     one = DocumentFrequency.from_references([[["a", "dog", "runs"]]])
     assert "of one image" in "".join(scored(WORDS, {"1": ["a dog"], "2": ["a cat"]}, document_frequency=one).notes)
@@ -154,9 +170,9 @@ def test_notes_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "t.json").write_text(json.dumps(CHINESE_REFERENCES))
     arguments = ["--results", str(tmp_path / "r.json"), "--references", str(tmp_path / "t.json")]
     assert cli.run(["evaluate", *arguments, "--output", str(tmp_path / "o")]) == 0
-    assert "warning: words cannot be told apart" in capsys.readouterr().out
+    assert "warning: scores compare characters" in capsys.readouterr().out
     assert "no spaces" in "".join(json.loads((tmp_path / "o/metrics.json").read_text())["notes"])
-    assert "Words cannot be told apart" in (tmp_path / "o/report.html").read_text()
+    assert "Scores compare characters" in (tmp_path / "o/report.html").read_text()
 
 
 @settings(max_examples=40, deadline=None)

@@ -71,7 +71,7 @@ def test_the_test_part_of_a_karpathy_split_scores_as_in_the_reference(by: str, t
         for i, n in test.items()
     ]
     (tmp_path / "results.json").write_text(json.dumps(entries))
-    files = ["--results", tmp_path / "results.json", "--references", tmp_path / "dataset_coco.json"]
+    files: list[str | Path] = ["--results", tmp_path / "results.json", "--references", tmp_path / "dataset_coco.json"]
     assert img2seq("evaluate", *files, "--split", "test", "--output", tmp_path / "scores") == 0
     corpus, _ = reference_scores({i: results[i] for i in test}, {i: references[i] for i in test})
     metrics = json.loads((tmp_path / "scores/metrics.json").read_text())

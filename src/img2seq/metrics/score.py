@@ -5,18 +5,20 @@ counts, and the corpus scores are computed again on resampled images to say how 
 
 Scores are fractions, as pycocoevalcap computes them: BLEU, ROUGE-L, METEOR and SPICE lie between 0 and 1, CIDEr-D
 between 0 and 10 (a CIDEr-D of 0.886 is what papers print as 88.6). An empty caption, or one of punctuation only,
-scores 0 in each.
+scores 0 in each. Captions of scripts without spaces between words are cut into characters, and a note says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from img2seq.data.scripts import cut_into_characters, words_are_not_separated
 from img2seq.errors import ScoreError, listed, shown
 from img2seq.metrics import java
 from img2seq.metrics.bleu import bleu_counts, bleu_from_counts
@@ -73,6 +75,10 @@ def score(
 
     candidates = [ptb_tokenize(captions[image_id]) for image_id in image_ids]
     truths = [[ptb_tokenize(text) for text in of_images[image_id]] for image_id in image_ids]
+    by_characters = words_are_not_separated(token for tokens in (*candidates, *chain(*truths)) for token in tokens)
+    if by_characters:
+        candidates = [_characters(tokens) for tokens in candidates]
+        truths = [[_characters(tokens) for tokens in of_image] for of_image in truths]
     ngrams = count_corpus(candidates, truths)
 
     counts = bleu_counts(ngrams)
@@ -87,6 +93,9 @@ def score(
     for name in JAVA_METRICS:
         if name not in java_metrics:
             not_computed[name] = "not asked for"
+            continue
+        if by_characters:
+            not_computed[name] = "not computed: it compares words, and this script has no spaces between them"
             continue
         try:
             corpus[name], per_image = metrics[name](
@@ -108,8 +117,12 @@ def score(
         document_frequency=(
             document_frequency.source if document_frequency else f"the references of {counted(len(image_ids), 'image')}"
         ),
-        notes=notes_on(ngrams, [*candidates, *(text for texts in truths for text in texts)], document_frequency),
+        notes=notes_on(ngrams, document_frequency, by_characters=by_characters),
     )
+
+
+def _characters(tokens: Sequence[str]) -> list[str]:
+    return [part for token in tokens for part in cut_into_characters(token)]
 
 
 def _intervals(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,8 @@ class Sample:
 
 def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 4) -> Image.Image:
     """Return one picture with all samples in a grid that a person can read."""
-    regular, bold = (_font(name, 14) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"))
+    font = font_with("".join(text for sample in samples for text in (sample.generated, *sample.true)))
+    regular, bold = (_font(name if font is None else font, 14) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"))
     blocks = [_lines(sample) for sample in samples]
     text_height = LINE * max((len(lines) for lines in blocks), default=0)
     with_pictures = any(sample.picture is not None for sample in samples)
@@ -56,18 +59,64 @@ def draw_grid(samples: Sequence[Sample], *, title: str, columns: int = 4) -> Ima
 
 
 def _lines(sample: Sample) -> list[tuple[str, bool]]:
-    generated = textwrap.wrap(sample.generated, CHARACTERS - 4) or ["(nothing)"]
-    lines = [(line, True) for line in generated]
+    lines = [(line, True) for line in _wrapped(sample.generated, CHARACTERS - 4) or ["(nothing)"]]
     for true in sample.true[:2]:
-        lines += [(line, False) for line in textwrap.wrap(true, CHARACTERS)]
+        lines += [(line, False) for line in _wrapped(true, CHARACTERS)]
     return lines
 
 
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return one of the fonts that matplotlib ships, so that grids look alike on every machine."""
+def _wrapped(text: str, width: int) -> list[str]:
+    is_wide = any(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return textwrap.wrap(text, width // 2 if is_wide else width)
+
+
+def missing_letters(text: str, font: str | Path = "DejaVuSans.ttf") -> str:
+    """Return the letters of a text that a font does not have."""
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(str(_path(font))).get_charmap()
+    return "".join(sorted({char for char in text if char.isalnum() and ord(char) not in known}))
+
+
+def font_with(text: str) -> Path | None:
+    """Return the font of this machine that has most of a text's letters, None where the usual one is as good."""
+    missing = missing_letters(text)
+    if not missing:
+        return None
+    from matplotlib.font_manager import findSystemFonts
+
+    best, fewest = None, len(missing)
+    for name in sorted(findSystemFonts()):
+        with suppress(Exception):  # of the fonts of a machine some cannot be read
+            n = len(missing_letters(missing, Path(name)))
+            if n < fewest:
+                best, fewest = Path(name), n
+    return best
+
+
+def letters_without_font(text: str) -> str:
+    """Return "" or a sentence that names letters that no font of this machine has, and what to install."""
+    missing = missing_letters(text)
+    font = font_with(missing) if missing else None
+    missing = missing_letters(missing, font) if font is not None else missing
+    if not missing:
+        return ""
+    some = missing[:3]
+    return (
+        f"no font on this machine has letters such as {some!r}: pictures of captions show boxes in their place; install one that has them "
+        "(Debian: fonts-noto-cjk for Chinese, Japanese and Korean, fonts-noto-core for most others)"
+    )
+
+
+def _path(font: str | Path) -> Path:
     import matplotlib
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return font if isinstance(font, Path) else Path(matplotlib.get_data_path()) / "fonts" / "ttf" / font
+
+
+def _font(name: str | Path, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return a font of a path, or one of those that matplotlib ships, so that grids look alike on every machine."""
+    return ImageFont.truetype(str(_path(name)), size)
 
 
 def thumbnail(picture: Picture, side: int = 320) -> Image.Image:

@@ -19,7 +19,7 @@ from img2seq.data.seeds import seed_of
 from img2seq.inference.predictor import Predictor
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.weights import first_line
-from img2seq.report.gallery import Sample, draw_grid, thumbnail
+from img2seq.report.gallery import Sample, draw_grid, letters_without_font, thumbnail
 from img2seq.run.folder import RunFolder
 from img2seq.run.write import write_json, write_text
 
@@ -43,7 +43,7 @@ class SampleWriter:
         self.output = config.output.name
         self.specs = image_specs(config.inputs)
         self.place_of = {image_id: place for place, image_id in enumerate(prepared.valid.image_ids)}
-        self._warned_of_pictures = False
+        self._warned_of_pictures = self._looked_for_letters = False
 
     def write(self, step: int, model: CaptionModel) -> None:
         """Caption by sampling, and write what came of it.
@@ -135,6 +135,11 @@ class SampleWriter:
                 "inputs": f"auto/{n}_inputs",
                 "index": n,
             }
+        if not self._looked_for_letters and (
+            lacking := letters_without_font("".join(t for s in samples for t in s.true))
+        ):
+            self.warn(lacking)
+        self._looked_for_letters = True
         draw_grid(samples, title=f"{self.run.name}, step {step}: generated (bold) and true captions").save(
             folder.parent / "grid.jpg", quality=90, subsampling=0
         )
