@@ -118,29 +118,29 @@ def add_read_arguments(parser: Parser) -> None:
     """Add a flag for each thing that a person may say of captions on disk."""
     group = parser.add_argument_group("captions on disk, where what is found in them is not what is meant")
     for name, field in ReadOptions.model_fields.items():
-        several = name == "caption_columns"
         meaning = (field.description or "").removeprefix("Ours. ").partition("; ")[0].rstrip(".").replace("%", "%%")
-        # --format is taken where a verb writes files
+        options: dict[str, Any] = {"metavar": "NAME"}
+        if name == "format":
+            options = {"choices": choices(field)}
+        elif name == "delimiter":
+            options = {"metavar": "CHAR", "type": _delimiter}
+        elif name == "caption_columns":
+            options |= {"nargs": "+", "default": []}
         group.add_argument(
-            "--captions-format" if name == "format" else _flag(name),
-            dest=f"read_{name}", nargs="+" if several else None, metavar="NAME" if name != "delimiter" else "CHAR",
-            help=f"{meaning[0].lower()}{meaning[1:]} (default: found)",
+            "--captions-format" if name == "format" else _flag(name),  # --format is that of what `caption` writes
+            dest=f"read_{name}", help=f"{meaning[0].lower()}{meaning[1:]} (default: found)", **options,
         )  # fmt: skip
 
 
-def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
-    """Return what the flags say of captions on disk. Raises ConfigError."""
-    from pydantic import ValidationError
+def _delimiter(text: str) -> str:
+    if text == "tab" or len(text) == 1:
+        return text
+    raise argparse.ArgumentTypeError(f"expected one character, or tab; found {shown(text)}")
 
-    given = {name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields}
-    try:
-        return ReadOptions(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "captions on disk"
-        raise ConfigError(
-            f"{_flag(name) if first['loc'] else name}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+
+def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
+    """Return what the flags say of captions on disk."""
+    return ReadOptions(**{name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields})
 
 
 # --- decoding ----------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ def range_in_words(field: FieldInfo) -> str:
 
 def choices(field: FieldInfo) -> list[str]:
     """Return the names that the field takes, where it takes names only."""
-    return list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
+    parts = [part for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal]
+    is_names = len(parts) == 1 and (get_origin(field.annotation) is Literal or type(None) in get_args(field.annotation))
+    return list(get_args(parts[0])) if is_names else []
 
 
 def names_in_words(names: list[str]) -> str:
