@@ -1,6 +1,6 @@
 """Mutated inputs by the thousand: `python tests/fuzz.py --count 20000`. Each ends in a result or in one Img2SeqError.
 
-Image files (JPEG, PNG, WebP, GIF, TIFF, BMP), tables of captions (CSV), tokenizers and score files (JSON), configurations (YAML)
+Image files (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF), captions (CSV, Excel, tar, Parquet, JSON and others), tokenizers and score files (JSON), configurations (YAML)
 and headers of safetensors are changed at random: bytes flipped, cut out, repeated, numbers replaced by extreme ones, parts
 of two files joined. Input n depends on n and the seed alone. They are run in child processes with a limit on memory; an
 input that takes longer than TIME_LIMIT_S, grows the process by more than GROWTH_MB, raises anything but Img2SeqError or
@@ -18,12 +18,14 @@ import resource
 import signal
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,6 +37,7 @@ from img2seq.config.load import load_config
 from img2seq.config.show import to_yaml
 from img2seq.config.yaml_reader import parse_yaml
 from img2seq.data.image import ImageSpec, decode, from_any, opened
+from img2seq.data.picture import picture_bytes
 from img2seq.data.seeds import generator
 from img2seq.data.sources.read import read_captions
 from img2seq.data.text import clean_caption
@@ -99,7 +102,56 @@ def _jsons() -> list[bytes]:
     captions = ["a dog runs", "a dog sleeps", "the dog"]
     tokenizers = [learn_words(captions, split_on=" ", min_freq=1), learn_bpe(captions, max_units=270)]
     contents: list[Any] = [results, annotations, {"1": ["a dog", "the dog"]}, {"a": 5, "dog": 6}]
+    karpathy = {
+        "images": [
+            {"filename": "1.jpg", "filepath": "a", "cocoid": 1, "split": "test", "sentences": [{"raw": "a dog"}]}
+        ]
+    }
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a dog"}]
+    contents += [
+        karpathy,
+        [{"image": "1.jpg", "caption": ["a dog", "x"]}],
+        [{"image": "1.jpg", "conversations": turns}],
+    ]
     return [*(json.dumps(content).encode() for content in contents), *(t.to_json().encode() for t in tokenizers)]
+
+
+def _sources() -> list[bytes]:
+    """Return captions in the formats that are neither a CSV table nor one JSON value, with pictures in those that hold them."""
+    import openpyxl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    picture = _image("JPEG")[:4000]
+    tar, parquet, book = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for name, data in (
+            ("a.jpg", picture),
+            ("a.json", b'{"captions": ["a dog", "two"]}'),
+            ("b.png", b"x"),
+            ("b.txt", b"a cat\n"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    rows = [
+        {"image": {"bytes": picture, "path": f"{n}.jpg"}, "caption": ["a dog", "a cat"], "split": "train"}
+        for n in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), parquet, row_group_size=2)
+    workbook = openpyxl.Workbook()
+    assert workbook.active is not None
+    workbook.active.append(["ID", "Sequence"])
+    workbook.active.append([7, "a dog"])
+    workbook.save(book)
+    lines = [{"image": "a.jpg", "captions": ["a dog"], "split": "val"}, {"file_name": "b.jpg", "text": "a cat"}]
+    return [
+        tar.getvalue(), parquet.getvalue(), book.getvalue(),
+        "\n".join(map(json.dumps, lines)).encode(),
+        b"a.jpg#0\ta dog\na.jpg#1\ttwo dogs\n",
+        "filename;description;split\na.jpg;un café;train\nb.jpg;deux;test\n".encode("cp1252"),
+        "image|caption\na.jpg|a dog\n".encode("utf-16"),
+    ]  # fmt: skip
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -118,8 +170,14 @@ def seeds() -> dict[str, list[bytes]]:
         _image("TIFF", compression="tiff_lzw"),
         _image("BMP"),
     ]
+    with suppress(ImportError, KeyError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        images += [_image("HEIF"), _image("AVIF")]
     return {
         "image": images,
+        "source": _sources(),
         "csv": [_table()],
         "json": _jsons(),
         "yaml": [EXPERIMENT.read_bytes()],
@@ -127,7 +185,7 @@ def seeds() -> dict[str, list[bytes]]:
     }
 
 
-SHARE = {"image": 0.5, "csv": 0.1, "json": 0.15, "yaml": 0.15, "safetensors": 0.1}
+SHARE = {"image": 0.4, "source": 0.2, "csv": 0.1, "json": 0.15, "yaml": 0.1, "safetensors": 0.05}
 EXTREMES = [b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8, b"\x80\0\0\0", b"-1", b"1e999", b"99999999999999999999",
             b"null", b'"', b"\n", b",", b":", b"[", b"{", b"\\ud800", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"..", b"&a", b"*a", b"!!x"]  # fmt: skip
 
@@ -188,6 +246,24 @@ def _use_csv(path: Path, data: bytes) -> None:
     read_references(path)
 
 
+def _use_source(path: Path, data: bytes) -> None:
+    spec = ImageSpec(8, 8, max_bytes=1_000_000)
+    errors: list[Img2SeqError] = []
+    for needed in (True, False):
+        try:
+            found = read_captions(path, captions_needed=needed)
+        except Img2SeqError as error:
+            errors.append(error)
+            continue
+        assert found.summary
+        json.dumps(found.captions, ensure_ascii=False).encode()
+        for picture in found.pictures.values():
+            with suppress(Img2SeqError):
+                picture_bytes(picture, spec)
+    if len(errors) == 2:
+        raise errors[0]
+
+
 def _use_json(path: Path, data: bytes) -> None:
     readers: list[Callable[[], object]] = [
         lambda: read_results(path),
@@ -220,6 +296,7 @@ def _use_safetensors(path: Path, data: bytes) -> None:
 
 USES: dict[str, tuple[str, Callable[[Path, bytes], None]]] = {
     "image": ("jpg", _use_image),
+    "source": ("data", _use_source),
     "csv": ("csv", _use_csv),
     "json": ("json", _use_json),
     "yaml": ("yaml", _use_yaml),

@@ -145,7 +145,7 @@ class _RowGroups:
         with self.lock:
             key = (archive, archive.stat().st_mtime_ns, column, group)
             if self.key != key:
-                self.column = None  # let go of it first
+                self.key, self.column = (), None  # let go of it first
                 with _opened(archive) as file:
                     try:
                         (self.column,) = file.read_row_group(group, columns=[column]).columns

@@ -123,8 +123,8 @@ def checked_record(
     if not (is_utf8(name) and is_utf8(path)):
         problems.append(f"{place}: {what} {shown(name)} is not valid Unicode (a lone surrogate)")
         return None
-    if "\n" in name or "\r" in name:
-        problems.append(f"{place}: {what} has a line break: {shown(name)}")
+    if any(char in name + path for char in "\n\r\0"):
+        problems.append(f"{place}: {what} has a line break or a zero byte: {shown(name)}")
         return None
     if not name:
         problems.append(f"{place}: {what} is empty")

@@ -10,6 +10,7 @@ import datetime
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,7 @@ def _workbook_rows(path: Path) -> Iterator[Row]:
             f"{path}: Excel files are read by openpyxl, which is not installed: pip install 'img2seq[formats]', or save it as CSV"
         ) from None
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        try:
+        with path.open("rb") as file, closing(openpyxl.load_workbook(file, read_only=True, data_only=True)) as book:
             for sheet in book.worksheets:
                 rows = [
                     Row(line, values, 1, "")
@@ -199,10 +199,6 @@ def _workbook_rows(path: Path) -> Iterator[Row]:
                     width = max(len(rows[0].values), 1)
                     yield from (Row(row.line, _without_blanks(row.values, width), 1, "") for row in rows)
                     return
-        finally:
-            book.close()
-    except DataError:
-        raise
     except Exception as error:  # a damaged workbook raises whatever its parts raise
         raise DataError(f"{path}: cannot be read as an Excel file: {(str(error).splitlines() or [''])[0]}") from error
 
