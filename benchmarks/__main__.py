@@ -12,7 +12,7 @@ import sys
 import time
 
 NAMES = ("training", "hugging_face", "decoding", "encoder", "images", "limits", "growth", "metrics", "processes")
-BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour")
+BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour", "shards")
 
 
 def main() -> None:
