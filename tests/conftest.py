@@ -58,6 +58,18 @@ def _no_java(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(java, "meteor", meteor)
 
 
+@pytest.fixture(autouse=True)
+def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a run's figures but draw them only where a test is marked `figures`: that takes as long as training does."""
+    from img2seq.training import record
+
+    def save(figure: object, path: Path, **options: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    if request.node.get_closest_marker("figures") is None:
+        monkeypatch.setattr(record, "save_figure", save)
+
+
 @pytest.fixture
 def speed_ups_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every speed-up on, whatever the environment says: for tests of the speed-ups themselves."""

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import children
 from conftest import SHARED, img2seq
 from img2seq import Captioner
 from img2seq.errors import DataError
@@ -180,13 +180,14 @@ def test_names_that_are_not_utf8_are_written_so_that_they_can_be_read_back(
         assert output.read_bytes() == data
 
 
-def test_names_that_are_not_utf8_go_through_standard_input_and_output(run: Path, odd_names: list[Path]) -> None:
-    command = [sys.executable, "-m", "img2seq", "caption", str(run), "-"]
+def test_names_that_are_not_utf8_go_through_standard_input_and_output(
+    run: Path, odd_names: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = b"\n".join(os.fsencode(path) for path in odd_names)
-    strict = os.environ | {
-        "PYTHONIOENCODING": "utf-8:strict"
-    }  # as in the locale of most users, not in that of most servers
-    done = subprocess.run(command, input=names, env=strict, capture_output=True, check=False)
+    monkeypatch.setenv(
+        "PYTHONIOENCODING", "utf-8:strict"
+    )  # as in the locale of most users, not in that of most servers
+    done = children.command("caption", run, "-", data=names)
     assert done.returncode == 1
     assert [Path(os.fsdecode(line.split(b"\t")[0])) for line in done.stdout.splitlines()] == odd_names[:3]
     assert b"Traceback" not in done.stderr

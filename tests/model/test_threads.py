@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -39,6 +40,7 @@ needs_two_cores = pytest.mark.skipif(
 )
 
 
+@functools.cache
 def bound(**settings: str) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | settings
     done = subprocess.run([sys.executable, "-c", BIND], env=environment, capture_output=True, text=True, check=True)
