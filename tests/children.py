@@ -74,11 +74,12 @@ class Surroundings:
             os.dup2(self.stdin.fileno(), 0)
             self.stdin.close()
             sys.stdin = _text(0, "r", sys.__stdin__)
-        for number, name, path in ((1, "stdout", self.stdout), (2, "stderr", self.stderr)):
+        for number, path in ((1, self.stdout), (2, self.stderr)):
             if path is not None:
                 with path.open("wb") as file:
                     os.dup2(file.fileno(), number)
-                setattr(sys, name, _text(number, "w", getattr(sys, f"__{name}__")))
+        if self.stdout is not None:
+            sys.stdout = _text(1, "w", sys.__stdout__)
         for number in self.closed:  # as Python has it where it begins so
             os.close(number)
             setattr(sys, ("stdin", "stdout", "stderr")[number], None)
@@ -88,12 +89,10 @@ def _text(number: int, mode: str, like: io.TextIOWrapper | None) -> io.TextIOWra
     """Return the stream that Python makes of a descriptor when it begins: PYTHONIOENCODING decides, else the locale."""
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
     default = (like.encoding, like.errors) if like is not None else ("utf-8", "strict")
-    if number == 2:
-        errors = "backslashreplace"  # whatever was asked for
-    elif encoding:
+    if encoding:
         errors = errors or "strict"
     stream = open(number, f"{mode}b", closefd=False)  # noqa: SIM115
-    return io.TextIOWrapper(stream, encoding or default[0], errors or default[1], line_buffering=number == 2)
+    return io.TextIOWrapper(stream, encoding or default[0], errors or default[1])
 
 
 def _begin(around: Surroundings, program: Callable[..., None], arguments: tuple[object, ...]) -> None:

@@ -223,7 +223,7 @@ def _train_two(folder: Path) -> None:
         config = tiny_config(folder, with_image=with_image)
         config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 20}
         config["globals"]["optimization"]["lr"] = 0.006
-        config["globals"]["evaluation_checkpoint"]["sample_interval"] = 20
+        config["globals"]["evaluation_checkpoint"]["sample_interval"] = 45  # among them its best step, 135
         for image_input in config["inputs"]:  # augmentation repaints the colours these captions speak of
             image_input["input_type_info"]["auto_augment"] = False
         train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))
