@@ -72,7 +72,10 @@ STOPPED = {
         "globals.model.ema_decay=0.9",
         ACCUMULATION,
     ],
-    "fp16, noise": ["globals.accelerator.precision=16-mixed", "globals.optimization.gradient_noise=0.01", *FROZEN],
+    "fp16, noise": [
+        *("globals.accelerator.precision=16-mixed", "globals.optimization.gradient_noise=0.01", ONE_EPOCH),
+        *FROZEN,
+    ],
     "fsdp, average": [FSDP, "globals.model.ema_decay=0.9", ONE_EPOCH, *FROZEN],
 }
 ACROSS = {"one to two": [], "two to one": [], "one to two, fsdp": [FSDP], "two to one, fsdp": [FSDP]}
