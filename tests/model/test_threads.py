@@ -128,7 +128,7 @@ def test_a_picture_is_decoded_on_one_thread_and_many_are_on_all(
 
     real = vars(predicting)["search"]
     monkeypatch.setattr(predicting, "search", search)
-    captioner, pictures = Captioner.load(run), sorted(images.iterdir())
+    captioner, pictures = Captioner.load(run), sorted(images.glob("*.png"))
     torch.set_num_threads(2)
     try:
         captioner.caption(pictures[0], beam_size=5)
