@@ -40,6 +40,32 @@ COLOURS = {"red": "#d0342c", "green": "#2f9e44", "blue": "#1c5fd0", "black": "#1
 SHAPES = ("ball", "box")
 
 
+LONGEST = (  # seconds each: begun last, one of them would keep a worker busy while the others have nothing left to do
+    *("test_java_metrics.py", "test_process_faults.py", "test_platforms.py", "test_threads.py", "test_fuzz.py"),
+    *(
+        "::test_evaluating_a_run",
+        "::test_importing_changes_nothing",
+        "::test_the_tutorials_command",
+        "::test_closed_standard",
+    ),
+    *("::test_a_run_stopped_at_any_step", "::test_killed_", "::test_the_examples_of_help"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest tests begin first, and those last that wait for what another one builds.
+
+    `xdist_group` would keep the latter in one worker, but does nothing with pytest 9 and pytest-xdist 3.8.
+    """
+
+    def place(item: pytest.Item) -> int:
+        if "test_processes.py" in item.nodeid:
+            return 0 if "same_curve_as_one[plain]" in item.nodeid else 3
+        return 1 if any(part in item.nodeid for part in LONGEST) else 2
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's cache out of the tests."""
@@ -56,6 +82,18 @@ def _no_java(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
     if request.node.get_closest_marker("java") is None:
         monkeypatch.setattr(java, "meteor", meteor)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a run's figures but draw them only where a test is marked `figures`: that takes as long as training does."""
+    from img2seq.training import record
+
+    def save(figure: object, path: Path, **options: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    if request.node.get_closest_marker("figures") is None:
+        monkeypatch.setattr(record, "save_figure", save)
 
 
 @pytest.fixture
@@ -185,6 +223,7 @@ def _train_two(folder: Path) -> None:
         config = tiny_config(folder, with_image=with_image)
         config["globals"]["basic_experiment"] |= {"output_folder": str(folder / name), "n_epochs": 20}
         config["globals"]["optimization"]["lr"] = 0.006
+        config["globals"]["evaluation_checkpoint"]["sample_interval"] = 45  # among them its best step, 135
         for image_input in config["inputs"]:  # augmentation repaints the colours these captions speak of
             image_input["input_type_info"]["auto_augment"] = False
         train(load(ConfigFiles(experiment=str(write_yaml(folder / f"{name}.yaml", config)))))

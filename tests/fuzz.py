@@ -369,7 +369,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for inputs that are faults")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
+    kind = "fork" if sys.platform == "linux" else "spawn"  # forked, it need not import torch again
+    context: Any = multiprocessing.get_context(kind)
     outcomes: Counter[tuple[str, str]] = Counter()
     faults: list[tuple[int, str, str]] = []
     slowest, grown, end = 0.0, 0.0, arguments.first + arguments.count

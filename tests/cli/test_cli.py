@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import children
 from conftest import ROOT, SHARED, needs_tutorial, tiny_config, write_tiny_data, write_yaml
 from img2seq.cli import main as cli
 from img2seq.config.load import load_config
 
 
-def img2seq(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def img2seq(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "img2seq", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+        [sys.executable, "-m", "img2seq", *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
 
 
@@ -65,12 +66,11 @@ def test_the_tutorials_command_line_works_word_for_word(tmp_path: Path) -> None:
             ],
         ),
     ):
-        done = img2seq(
-            "train", *common, *inputs, *small, f"--globals.basic_experiment.output_folder=runs/{name}", cwd=tmp_path
-        )
+        place = f"--globals.basic_experiment.output_folder=runs/{name}"
+        done = children.command("train", *common, *inputs, *small, place, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / f"runs/{name}/samples/6/auto/0_generated.txt").exists()
-    done = img2seq("compare", "runs/text", "runs/image", "--output", "compared", cwd=tmp_path)
+    done = children.command("compare", "runs/text", "runs/image", "--output", "compared", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "compared/compare.json").read_text())["gain"]["run"] == "image"
 
@@ -217,9 +217,7 @@ def test_captions_reach_a_narrow_encoding(
     path = tmp_path / "photo_‰中.png"
     shutil.copy(finished_runs[1].parent / "images/000.png", path)
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
-    done = subprocess.run(
-        [sys.executable, "-m", "img2seq", "caption", finished_runs[1], path, path], capture_output=True, check=False
-    )
+    done = children.command("caption", finished_runs[1], path, path)
     assert done.returncode == 0, done.stderr
     assert b"photo_\x89\\u4e2d.png\t" in done.stdout
 

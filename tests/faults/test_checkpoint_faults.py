@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import children
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import children
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq.build import start_weights, trained
 from img2seq.cli import main as cli

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from children import child, exit_code, img2seq, wait_until
 
+from children import child, exit_code, free_port, img2seq, join, wait_until
+from children import run as run_child
 from img2seq.config.load import ConfigFiles, load
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run import save_checkpoint
@@ -26,21 +25,13 @@ from img2seq.training.loop import train
 LONG = ["--globals.basic_experiment.n_epochs=100000", "--globals.training_control.early_stopping_patience=0"]
 LONG += ["--inputs.photo.input_type_info.size=[64]"]  # more than one place, for batch statistics of one image
 LONG += ["--globals.evaluation_checkpoint.checkpoint_interval=2", "--globals.evaluation_checkpoint.sample_interval=4"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TORCHRUN += ["-m", "img2seq", "train"]
 
 
-def join(rank: int, port: int) -> None:
-    """Be one of two processes of a run, as a cluster's own launcher would have it, without torchrun."""
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def torchrun(*arguments: object) -> None:
+    """Be torchrun, which starts two interpreters that train."""
+    from torch.distributed import run
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    run.main(["--standalone", "--nproc-per-node", "2", "-m", "img2seq", "train", *map(str, arguments)])
 
 
 def is_trained(run: RunFolder) -> bool:
@@ -71,16 +62,13 @@ def steps_after_resuming(tiny: Path) -> int:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_process_killed_ends_all_with_one_error_and_a_checkpoint_to_go_on_from(tiny: Path, rank: int) -> None:
     run = RunFolder(tiny / "run")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*TORCHRUN, str(tiny / "experiment.yaml"), *LONG], stderr=subprocess.PIPE, text=True, env=environment
-    ) as agent:
-        wait_until(lambda: is_trained(run) or agent.poll() is not None)
-        workers = children_of(agent.pid)
+    with child(torchrun, tiny / "experiment.yaml", *LONG, log=tiny / "err") as agent:
+        wait_until(lambda: is_trained(run), agent)
+        workers = children_of(agent.pid or 0)
         assert sorted(workers) == [0, 1]
         os.kill(workers[rank], signal.SIGKILL)
-        _, text = agent.communicate(timeout=60)
-    assert agent.returncode != 0
+        assert exit_code(agent) != 0
+    text = (tiny / "err").read_text()
     assert text.count("error: another process of this run has died") == 1
     assert f"[rank{1 - rank}]: Traceback" not in text
     assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
@@ -115,17 +103,13 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tiny: Path, numbe
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_torchrun_leaves_a_checkpoint_to_go_on_from(tiny: Path, number: signal.Signals) -> None:
     run = RunFolder(tiny / "run")
-    with subprocess.Popen(
-        [*TORCHRUN, str(tiny / "experiment.yaml"), *LONG],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as agent:
-        wait_until(lambda: is_trained(run) or agent.poll() is not None)
-        workers = children_of(agent.pid)
-        agent.send_signal(number)
-        _, text = agent.communicate(timeout=60)
-    assert agent.returncode == 1  # torchrun's own, with a traceback of its own: not 143 or 130
+    with child(torchrun, tiny / "experiment.yaml", *LONG, log=tiny / "err") as agent:
+        wait_until(lambda: is_trained(run), agent)
+        workers = children_of(agent.pid or 0)
+        assert sorted(workers) == [0, 1]
+        os.kill(agent.pid or 0, number)
+        assert exit_code(agent) == 1  # torchrun's own, with a traceback of its own: not 143 or 130
+    text = (tiny / "err").read_text()
     assert "SignalException" in text
     assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
     saved = save_checkpoint.newest_valid(run.checkpoints, pytest.fail)
@@ -138,16 +122,11 @@ def test_a_signal_to_torchrun_leaves_a_checkpoint_to_go_on_from(tiny: Path, numb
 
 def test_an_error_of_the_first_process_ends_the_others_without_a_word(tiny: Path) -> None:
     (tiny / "images/003.png").write_bytes(b"not an image")
-    agent = subprocess.run(
-        [*TORCHRUN, str(tiny / "experiment.yaml")],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert agent.returncode != 0
-    assert agent.stderr.count("error: ") == 1
-    assert "003.png" in agent.stderr
-    assert "[rank" not in agent.stderr
+    assert run_child(torchrun, tiny / "experiment.yaml", log=tiny / "err") != 0
+    text = (tiny / "err").read_text()
+    assert text.count("error: ") == 1
+    assert "003.png" in text
+    assert "[rank" not in text
     assert not (tiny / "run").exists()
 
 

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import children
 import numpy as np
 import pytest
 import torch
@@ -24,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_checkpoint_faults import be_killed_at
 
+import children
 from conftest import ROOT, tiny_config, write_tiny_data, write_yaml
 from img2seq.build.prepare import prepare
 from img2seq.cli import main as cli

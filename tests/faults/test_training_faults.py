@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import children
 from conftest import tiny_config, write_yaml
 from img2seq.build import check, prepare
 from img2seq.cli import main as cli
@@ -90,6 +89,7 @@ def broken_drawing(*_: object, **__: object) -> None:
     raise ValueError("broken drawing\nof many lines")
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize(
     "where",
     [
@@ -360,9 +360,9 @@ def test_the_command_line_warns_of_it_in_one_line(finished_runs: tuple[Path, Pat
     shutil.copytree(best(run.checkpoints).path, run.checkpoints / "step-99999999")
     (run.checkpoints / "step-99999999/state.json").write_text("{")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
-    command = [sys.executable, "-m", "img2seq", "caption", str(run.path), str(tmp_path / "red.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    (line,) = done.stderr.splitlines()
+    done = children.command("caption", run.path, tmp_path / "red.png")
+    assert done.returncode == 0
+    (line,) = done.stderr.decode().splitlines()
     assert line.startswith("warning: ")
     assert "step-99999999/state.json" in line
     assert done.stdout.strip()
@@ -371,6 +371,7 @@ def test_the_command_line_warns_of_it_in_one_line(finished_runs: tuple[Path, Pat
 # --- 50: counts without end
 
 
+@pytest.mark.figures
 def test_epochs_without_end_begin_at_once(tiny: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(Interrupted):

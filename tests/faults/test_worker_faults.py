@@ -2,63 +2,65 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from children import Surroundings, child, exit_code
 from conftest import write_tiny_data
+from img2seq.cli import main as cli
+from img2seq.data import caption_set as caption_set_module
+from img2seq.data.augment import trivial_augment
 from img2seq.data.caption_set import CaptionSet, ImageRows
-from img2seq.data.image import ImageSpec
+from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.order import training_plan
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import find_images
 from img2seq.data.vocabulary import learn_words
 
-# The command line, with a worker that fails at the thirtieth image of its life.
-FAILING = """
-import sys, threading
-from img2seq.cli import main as cli
-from img2seq.data import caption_set
-real, calls = caption_set.trivial_augment, []
-def failing(pixels, rng):
-    calls.append(threading.current_thread() is threading.main_thread())
-    if len(calls) >= 30:
-        raise MemoryError
-    return real(pixels, rng)
-caption_set.trivial_augment = failing
-code = cli.run(["train", sys.argv[1], "--globals.basic_experiment.dataloader_workers=" + sys.argv[2]])
-assert any(calls) == (sys.argv[2] == "0"), "the failure was to be in a worker"
-workers = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
-for thread in workers:
-    thread.join(timeout=10)
-print([thread.name for thread in workers if thread.is_alive()])
-sys.exit(code)
-"""
+
+def train_with_a_worker_that_fails(experiment: Path, workers: str) -> None:
+    """Be the command line, with a worker that fails at the thirtieth image of its life."""
+    calls = []
+
+    def failing(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        calls.append(threading.current_thread() is threading.main_thread())
+        if len(calls) >= 30:
+            raise MemoryError
+        return trivial_augment(pixels, rng)
+
+    vars(caption_set_module)["trivial_augment"] = failing
+    code = cli.run(["train", str(experiment), f"--globals.basic_experiment.dataloader_workers={workers}"])
+    assert any(calls) == (workers == "0"), "the failure was to be in a worker"
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+    for thread in threads:
+        thread.join(timeout=10)
+    print([thread.name for thread in threads if thread.is_alive()])
+    sys.exit(code)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_worker_that_fails_ends_the_run_with_one_error_and_leaves_nothing_behind(tiny: Path, workers: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", FAILING, tiny / "experiment.yaml", workers],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    children: set[str] = set()
-    listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and listing.exists():
-        children |= set(listing.read_text().split())
-        time.sleep(0.05)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 2
+    around = Surroundings(stdout=tiny / "out.txt", stderr=tiny / "err.txt")
+    started: set[str] = set()
+    with child(train_with_a_worker_that_fails, tiny / "experiment.yaml", workers, around=around) as process:
+        listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.is_alive() and listing.exists():
+            with suppress(OSError):  # it has just ended
+                started |= set(listing.read_text().split())
+            time.sleep(0.05)
+        assert exit_code(process) == 2
+    out, err = ((tiny / f"{name}.txt").read_text() for name in ("out", "err"))
     assert out.splitlines()[-1] == "[]"  # threads that are left
     assert err.count("error: ") == 1
     assert "Traceback" not in err
     assert "cannot be prepared: MemoryError" in err
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
 def caption_set(folder: Path) -> CaptionSet:

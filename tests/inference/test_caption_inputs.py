@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import children
 from conftest import img2seq
 from img2seq import Captioner
 from img2seq.config.decoding import Decoding
@@ -180,8 +181,7 @@ def test_a_terminal_of_any_width_shows_a_bar(columns: int) -> None:
 
 
 def by_pipe(run: Path, data: bytes, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "img2seq", "caption", run, *arguments]
-    return subprocess.run(command, input=data, capture_output=True, check=False)
+    return children.command("caption", run, *arguments, data=data)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
@@ -207,12 +207,12 @@ def test_a_picture_on_standard_input_is_captioned(run: Path, images: Path, capsy
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, expected, b"")
 
 
-@pytest.mark.parametrize("closed", ["photo.png >&-", "- <&-", "photo.png 2>&-"])
-def test_closed_streams_are_no_error(closed: str, run: Path, images: Path) -> None:
-    typed = f"'{sys.executable}' -m img2seq caption '{run}' {closed.replace('photo.png', str(images / '000.png'))}"
-    done = subprocess.run(["sh", "-c", typed], capture_output=True, check=False)
+@pytest.mark.parametrize(("what", "closed"), [("photo.png", 1), ("-", 0), ("photo.png", 2)])
+def test_closed_streams_are_no_error(what: str, closed: int, run: Path, images: Path) -> None:
+    """Also tried where Python itself begins so: `test_closed_standard_streams_end_no_verb`."""
+    done = children.command("caption", run, what.replace("photo.png", str(images / "000.png")), closed=(closed,))
     assert (done.returncode, done.stderr) == (0, b"")
-    assert bool(done.stdout) == ("2>" in closed)
+    assert bool(done.stdout) == (closed == 2)
 
 
 def test_bytes_that_are_no_picture_are_one_error(run: Path) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -17,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import children
 from conftest import img2seq
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec
@@ -251,11 +249,10 @@ def test_killed_while_it_writes_nothing_is_lost(
     assert img2seq(*command) == 0
     whole = file.read_bytes()
     file.unlink()
-    child = subprocess.Popen([sys.executable, "-m", "img2seq", *command])
-    while child.poll() is None and not (file.exists() and file.stat().st_size > len(whole) // 8):
-        time.sleep(0.0005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with children.child(children.img2seq, command) as child:
+        while child.is_alive() and not (file.exists() and file.stat().st_size > len(whole) // 8):
+            time.sleep(0.0005)
+        child.kill()
     assert 0 < file.stat().st_size < len(whole), "killed too late: nothing was tried"
     assert img2seq(*command, "--resume") == 0
     assert file.read_bytes() == whole

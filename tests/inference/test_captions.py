@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import children
 from conftest import SHARED, img2seq
 from img2seq import Captioner
 from img2seq.errors import DataError
+from img2seq.metrics import java
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.onnx_encoder import accelerate
 from img2seq.run.folder import read_json
@@ -180,13 +181,14 @@ def test_names_that_are_not_utf8_are_written_so_that_they_can_be_read_back(
         assert output.read_bytes() == data
 
 
-def test_names_that_are_not_utf8_go_through_standard_input_and_output(run: Path, odd_names: list[Path]) -> None:
-    command = [sys.executable, "-m", "img2seq", "caption", str(run), "-"]
+def test_names_that_are_not_utf8_go_through_standard_input_and_output(
+    run: Path, odd_names: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = b"\n".join(os.fsencode(path) for path in odd_names)
-    strict = os.environ | {
-        "PYTHONIOENCODING": "utf-8:strict"
-    }  # as in the locale of most users, not in that of most servers
-    done = subprocess.run(command, input=names, env=strict, capture_output=True, check=False)
+    monkeypatch.setenv(
+        "PYTHONIOENCODING", "utf-8:strict"
+    )  # as in the locale of most users, not in that of most servers
+    done = children.command("caption", run, "-", data=names)
     assert done.returncode == 1
     assert [Path(os.fsdecode(line.split(b"\t")[0])) for line in done.stdout.splitlines()] == odd_names[:3]
     assert b"Traceback" not in done.stderr
@@ -205,7 +207,9 @@ def test_a_path_that_can_be_none_is_an_image_that_failed(
 
 
 @pytest.mark.java
-def test_evaluating_a_run_writes_scores_captions_and_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_a_run_writes_scores_captions_and_a_page(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert img2seq("evaluate", run, "--beam-size", "3") == 0
     folder = run / "evaluation"
     metrics = read_json(folder / "metrics.json")
@@ -221,7 +225,8 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(run: Path, capsys: p
     assert page.count('<article class="card"') == len(ids)
     assert "data:image/jpeg" in page
     assert "CIDEr-D" in capsys.readouterr().out
-    # the same results file, scored without the model, gives the same scores
+    # the same results file, scored without the model, gives the same scores (METEOR, which is not compared, is not computed again)
+    monkeypatch.setattr(java, "meteor", not_now)
     assert (
         img2seq(
             "evaluate",
@@ -241,6 +246,10 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(run: Path, capsys: p
     # and the comparison takes the scores in
     assert img2seq("compare", run.parent / "text", run, "--output", run.parent / "compared") == 0
     assert read_json(run.parent / "compared/compare.json")["runs"][1]["scores"]["bleu_4"] == metrics["bleu_4"]
+
+
+def not_now(*texts: object) -> None:
+    raise java.NotComputed("not a second time")
 
 
 def _own_references(run: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -39,6 +40,7 @@ needs_two_cores = pytest.mark.skipif(
 )
 
 
+@functools.cache
 def bound(**settings: str) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | settings
     done = subprocess.run([sys.executable, "-c", BIND], env=environment, capture_output=True, text=True, check=True)
@@ -126,7 +128,7 @@ def test_a_picture_is_decoded_on_one_thread_and_many_are_on_all(
 
     real = vars(predicting)["search"]
     monkeypatch.setattr(predicting, "search", search)
-    captioner, pictures = Captioner.load(run), sorted(images.iterdir())
+    captioner, pictures = Captioner.load(run), sorted(images.glob("*.png"))
     torch.set_num_threads(2)
     try:
         captioner.caption(pictures[0], beam_size=5)

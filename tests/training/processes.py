@@ -1,6 +1,4 @@
-"""What each process does in test_processes.py: train one run after another, so that torch is imported only once.
-
-    torchrun --nproc-per-node 2 processes.py JOBS.json
+"""What each of two processes does in test_processes.py: train one run after another.
 
 A job is {"name", "experiment", "overrides", "sittings"}: with `sittings`, training is stopped after every step and resumed,
 that many times at most. What a process has learnt goes to NAME.RANK in the folder of JOBS.json: its weights' digest.
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +15,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+from children import join
 from img2seq.build.features import digest
 from img2seq.config.load import ConfigFiles, load
 from img2seq.run.checkpoint import Checkpoint
@@ -45,8 +43,9 @@ def run_job(job: dict[str, Any]) -> None:
             pass
 
 
-def main(jobs: Path) -> None:
-    """Do all jobs."""
+def main(jobs: Path, rank: int, port: int) -> None:
+    """Do all jobs, as one of two processes."""
+    join(rank, port)
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     # graphs are captured as they are in earnest, but not compiled: that would take a minute
@@ -62,7 +61,3 @@ def main(jobs: Path) -> None:
         Trainer.run_to_end = remember  # type: ignore[method-assign, assignment]
         run_job(job)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import children
+from children import child, exit_code, wait_until
 from conftest import tiny_config, write_tiny_data, write_yaml
 from img2seq.config.load import ConfigFiles, load
 from img2seq.data.batch import Batch
@@ -58,6 +57,7 @@ def losses(run: RunFolder) -> list[tuple[str, ...]]:
     ]
 
 
+@pytest.mark.figures
 def test_a_run_leaves_all_that_its_folder_promises(tiny: Path) -> None:
     run = run_of(
         tiny,
@@ -407,26 +407,14 @@ def test_what_is_skipped_is_left_out_and_written_down(tiny: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_real_process_finishes_its_step_saves_and_says_so(tiny: Path, number: signal.Signals) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "img2seq",
-        "train",
-        str(tiny / "experiment.yaml"),
-        "--globals.basic_experiment.n_epochs=100000",
-        "--globals.training_control.early_stopping_patience=0",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        history = tiny / "run/history_valid.csv"
-        deadline = time.monotonic() + 120
-        while not (history.exists() and len(history.read_text().splitlines()) > 1):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, text = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    command = ["train", tiny / "experiment.yaml", "--globals.basic_experiment.n_epochs=100000"]
+    command += ["--globals.training_control.early_stopping_patience=0"]
+    history = tiny / "run/history_valid.csv"
+    with child(children.img2seq, command, log=tiny / "err") as process:
+        wait_until(lambda: history.exists() and len(history.read_text().splitlines()) > 1, process)
+        os.kill(process.pid or 0, number)
+        assert exit_code(process) == 128 + number
+    text = (tiny / "err").read_text()
     assert "Traceback" not in text
     step = int(text.split("after step ")[1].split(" ")[0])
     assert newest(RunFolder(tiny / "run")).step == step

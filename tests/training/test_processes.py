@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import main as do_jobs
 from processes import run_job
 from safetensors.torch import load_file
 
+from children import child, exit_code, free_port
 from conftest import built_once, tiny_config, write_tiny_data, write_yaml
 from img2seq.data.order import Group, cut, share
 from img2seq.run.checkpoint import all_checkpoints
@@ -73,7 +72,10 @@ STOPPED = {
         "globals.model.ema_decay=0.9",
         ACCUMULATION,
     ],
-    "fp16, noise": ["globals.accelerator.precision=16-mixed", "globals.optimization.gradient_noise=0.01", *FROZEN],
+    "fp16, noise": [
+        *("globals.accelerator.precision=16-mixed", "globals.optimization.gradient_noise=0.01", ONE_EPOCH),
+        *FROZEN,
+    ],
     "fsdp, average": [FSDP, "globals.model.ema_decay=0.9", ONE_EPOCH, *FROZEN],
 }
 ACROSS = {"one to two": [], "two to one": [], "one to two, fsdp": [FSDP], "two to one, fsdp": [FSDP]}
@@ -115,10 +117,11 @@ def train_all(folder: Path) -> None:
         for name, overrides in ACROSS.items():
             jobs.append(job(folder, name, [*EQUAL, *overrides], sittings=3 if name.startswith("two") else 99))
         (folder / "jobs.json").write_text(json.dumps(jobs))
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        command += [str(Path(__file__).with_name("processes.py")), str(folder / "jobs.json")]
-        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 0, done.stderr[-5000:]
+        port, logs = free_port(), [folder / "0.err", folder / "1.err"]
+        first, second = (child(do_jobs, folder / "jobs.json", rank, port, log=logs[rank]) for rank in (0, 1))
+        with first as one, second as other:
+            codes = [exit_code(process, patience_s=600) for process in (one, other)]
+        assert codes == [0, 0], [log.read_text()[-5000:] for log in logs]
         for name in ("two to one", "two to one, fsdp"):
             run_job(job(folder, name, [*EQUAL, *ACROSS[name]], sittings=99))
 
