@@ -1,10 +1,11 @@
-"""`img2seq data check`."""
+"""`img2seq data`: `check` is here, `convert` in data_convert.py."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from img2seq.cli import data_convert
 from img2seq.cli.arguments import Verbs, add_read_arguments, add_verb, read_options_of, set_run, whole_number
 
 
@@ -47,6 +48,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_read_arguments(check)
     set_run(check, run)
+    data_convert.add_action(actions)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
