@@ -16,7 +16,7 @@ from img2seq.data.picture import picture_bytes
 from img2seq.data.sources.source import KEPT_ID
 from img2seq.errors import DataError
 
-GROUP_ROWS, GROUP_BYTES = 100, 32 << 20
+GROUP_ROWS, GROUP_BYTES = 100, 16 << 20  # memory takes a few times as much
 NEXT = ("",)
 
 
