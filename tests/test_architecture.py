@@ -21,7 +21,8 @@ LEVELS: list[dict[str, int]] = [
     {"errors": 115},  # each message is kept short here
     {"config": 1275},  # every field with its meaning is a line of the schema: 500 of these
     # 1,700 read twelve formats of captions and find the pictures they name; 800 find what is wrong with pictures and tables before they are used; kernels are 700.
-    {"data": 4500, "progress": 95, "model": 1700},
+    # 850 convert: five targets, names that every system can hold, a folder that is whole or not there and never a person's own.
+    {"data": 5350, "progress": 95, "model": 1700},
     {"run": 950},  # 500 of these keep a run whole: lock, checkpoints beside training, snapshots
     {"generation": 640, "metrics": 1480},  # the PTB tokenizer's rules and character classes are tables of 400 lines
     {"build": 690},  # 170 of these find before images are read what would otherwise be found after
@@ -30,7 +31,7 @@ LEVELS: list[dict[str, int]] = [
     {"training": 2170},  # 500 of these are several processes and exact resume; 60 turn lost pictures into warnings
     {"evaluation": 290},  # 40 say what an evaluation is made from
     {"demo": 700},  # scenes, and words that are true of them
-    {"cli": 840, "__init__": 35, "__main__": 10},
+    {"cli": 930, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts

@@ -122,6 +122,11 @@ def check_target(target: Path, *, overwrite: bool = True) -> dict[str, Any] | No
             `overwrite` for whatever it holds.
     """
     if not os.path.lexists(target):
+        parent = next(path for path in target.parents if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise DataError(
+                f"{target}: cannot be written: {parent} is {'read-only' if parent.is_dir() else 'no folder'}"
+            )
         return None
     if not target.is_dir() or target.is_symlink():
         raise DataError(
