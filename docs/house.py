@@ -23,6 +23,7 @@ WHAT = {
     "data": "sources, pixels, tokens, batches",
     "progress": "lines and bars",
     "model": "encoder, decoder; cpu/: kernels",
+    "datasets": "fetch, convert",
     "run": "run folder and checkpoints",
     "generation": "step, search",
     "metrics": "BLEU, CIDEr-D, ...",

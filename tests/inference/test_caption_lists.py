@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, img2seq
+from conftest import img2seq
 from img2seq.data.image import ImageSpec
 from img2seq.data.picture import picture_bytes
 from img2seq.inference.caption_paths import Listed, expand
 from img2seq.run.folder import read_json
 from img2seq.run.tables import read_table
-
-sys.path.insert(0, str(ROOT / "tests/data"))
 from in_formats import FORMATS, Sample
 
 

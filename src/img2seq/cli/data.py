@@ -1,11 +1,11 @@
-"""`img2seq data`: `check` is here, `fetch` in data_fetch.py."""
+"""`img2seq data`: `check` is here, `fetch` and `convert` in files of their own."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from img2seq.cli import data_fetch
+from img2seq.cli import data_convert, data_fetch
 from img2seq.cli.arguments import Verbs, add_read_arguments, add_verb, read_options_of, set_run, whole_number
 
 
@@ -49,6 +49,7 @@ def add_parser(verbs: Verbs) -> None:
     add_read_arguments(check)
     set_run(check, run)
     data_fetch.add_action(actions)
+    data_convert.add_action(actions)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -10,7 +10,7 @@ from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
 from img2seq.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from img2seq.data.fetch.fetch import Plan
+    from img2seq.datasets.fetch.fetch import Plan
     from img2seq.progress import Announcer
 
 
@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Fetch a data set, check it and print the next command."""
     from shlex import quote
 
-    from img2seq.data.fetch.catalogue import find
-    from img2seq.data.fetch.fetch import catalogue_text, fetch, plan, write_starter
+    from img2seq.datasets.fetch.catalogue import find
+    from img2seq.datasets.fetch.fetch import catalogue_text, fetch, plan, write_starter
     from img2seq.progress import Announcer
 
     if arguments.list:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from img2seq.data.sources.content import Content
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import Format, Record, checked_record, kept_id
 from img2seq.errors import DataError, shown
 
 ID_COLUMN = "image_id"
@@ -45,7 +45,7 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
         name = (image or {}).get("file_name")
         path = name if isinstance(name, str) else None
         record = checked_record(
-            str(written) if path is None else "", [caption], place, problems, {ID_COLUMN: written},
+            str(written) if path is None else kept_id(image or {}), [caption], place, problems, {ID_COLUMN: written},
             path=path, picture=None if path is None else content.path.parent / path, split=(image or {}).get("split", ""),
         )  # fmt: skip
         if record is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from img2seq.data.picture import Picture
 from img2seq.data.sources.content import Content, first_among
-from img2seq.data.sources.source import Record, checked_record
+from img2seq.data.sources.source import Record, checked_record, kept_id
 from img2seq.data.sources.table import ID_NAMES, IMAGE_NAMES, SPLIT_NAMES, caption_places
 from img2seq.errors import shown
 
@@ -55,7 +55,7 @@ def record_of(
     columns = {"image_id": own} if own is not None else {}
     picture: Picture | None = base / path if path is not None else None
     return checked_record(
-        str(own) if uses_id else "", captions, place, problems, columns, picture=picture,
+        str(own) if uses_id else kept_id(entry), captions, place, problems, columns, picture=picture,
         path=None if path is None else prefix + path, split=entry.get(split_key) if split_key is not None else "",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 from img2seq.data.picture import Member, Place
 from img2seq.data.sources.content import Content, first_among
 from img2seq.data.sources.entries import captions_of
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import KEPT_ID, Format, Record, checked_record, kept_id
 from img2seq.data.sources.splits import split_of_path, split_of_shard
 from img2seq.data.sources.table import ID_NAMES, IMAGE_NAMES, SPLIT_NAMES, caption_places
 from img2seq.errors import DataError, did_you_mean, shown, shown_all
@@ -80,6 +80,7 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
         has_bytes = image is not None and (not parts or "bytes" in parts) and not _is_text(arrow, schema.field(image))
         other = first_among([name for name in names if name != image], IMAGE_NAMES) if has_bytes else None
         columns = [name for name in (own, side, other, *captions) if name is not None]
+        columns += [KEPT_ID] if KEPT_ID in names else []
         columns += [f"{image}.path"] if "path" in parts else [image] if image is not None and not has_bytes else []
         below = (
             shard.parent.relative_to(content.path).as_posix() + "/" + shard.name if content.is_folder else shard.name
@@ -103,7 +104,7 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
                 image_id = (
                     str(row[own])
                     if own is not None and row[own] is not None and (path is None or options.id_column)
-                    else ""
+                    else kept_id(row)
                 )
                 if has_bytes and path is None and not image_id:
                     path = f"{shard.name.removesuffix(ENDING)}-{number - 1:06}"

@@ -15,6 +15,10 @@ from img2seq.data.sources.content import Content
 from img2seq.data.text import clean_caption, clean_name, is_utf8
 from img2seq.errors import DataError, listed, shown
 
+# Where the path of a picture does not give the ID, `data convert` writes it beside the path: a key or column of COCO's images, image
+# folders, JSON Lines, Parquet, and the JSON in WebDataset. It counts before the path.
+KEPT_ID = "img2seq_id"
+
 _NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -91,6 +95,12 @@ class Source:
     def own_ids(self, record: Record) -> list[str | int]:
         """Return the ids that the source itself has for a record's image, the one that results are written with first."""
         return [record.columns[name] for name in self.format.id_columns if name in record.columns]
+
+
+def kept_id(columns: Mapping[str, Any]) -> str:
+    """Return the ID that `data convert` wrote beside a picture's path, "" where there is none."""
+    own = columns.get(KEPT_ID)
+    return own if isinstance(own, str) else ""
 
 
 def checked_record(

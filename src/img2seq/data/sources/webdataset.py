@@ -15,7 +15,7 @@ from img2seq.data.picture import Member, Place
 from img2seq.data.records import is_image_name
 from img2seq.data.sources.content import Content, first_among
 from img2seq.data.sources.entries import captions_of
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import Format, Record, checked_record, kept_id
 from img2seq.data.sources.splits import split_of_path, split_of_shard
 from img2seq.data.sources.table import SPLIT_NAMES
 from img2seq.errors import DataError, shown
@@ -107,7 +107,13 @@ def _record(
     split = first_among(list(columns), SPLIT_NAMES)
     picture = Member(shard, image.name, (image.offset_data, image.size), _read)
     return checked_record(
-        "", texts, place, problems, picture=picture, path=key, split=columns.get(split, side) if split else side
+        kept_id(columns),
+        texts,
+        place,
+        problems,
+        picture=picture,
+        path=key,
+        split=columns.get(split, side) if split else side,
     )
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from img2seq.data.fetch.catalogue import DATA_SETS, Archive, DataSet, find, size
-from img2seq.data.fetch.download import download, fetched_bytes, forget, sha256_of
-from img2seq.data.fetch.unpack import Unpacked, unpack
-from img2seq.data.fetch.web import mirrored
 from img2seq.data.sources.content import read_json
+from img2seq.datasets.fetch.catalogue import DATA_SETS, Archive, DataSet, find, size
+from img2seq.datasets.fetch.download import download, fetched_bytes, forget, sha256_of
+from img2seq.datasets.fetch.unpack import Unpacked, unpack
+from img2seq.datasets.fetch.web import mirrored
 from img2seq.errors import DataError
 from img2seq.progress import Announcer, counted
 

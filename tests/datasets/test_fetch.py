@@ -32,9 +32,9 @@ from PIL import Image
 
 from img2seq.cli import main as cli
 from img2seq.config.load import load_config
-from img2seq.data.fetch import catalogue, download, fetch, unpack, web
-from img2seq.data.fetch.catalogue import Archive, DataSet
 from img2seq.data.sources.read import FORMATS
+from img2seq.datasets.fetch import catalogue, download, fetch, unpack, web
+from img2seq.datasets.fetch.catalogue import Archive, DataSet
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
 
@@ -697,7 +697,7 @@ CHILD = """
 import json, sys, time
 from dataclasses import replace
 from img2seq.cli import main as cli
-from img2seq.data.fetch import catalogue, download, unpack
+from img2seq.datasets.fetch import catalogue, download, unpack
 archives, piece, slow_s = json.loads(sys.argv[1])
 archives = tuple(catalogue.Archive(*a[:3], tuple(a[3]), a[4]) for a in archives)
 catalogue.DATA_SETS["coco2017"] = replace(catalogue.DATA_SETS["coco2017"], archives=archives)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from img2seq.data.fetch.catalogue import Archive, size
+from img2seq.datasets.fetch.catalogue import Archive, size
 from img2seq.errors import DataError, shown
 from img2seq.progress import Announcer
 

@@ -19,8 +19,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from img2seq.data.fetch.catalogue import Archive, size
-from img2seq.data.fetch.web import Answer, Changed, Dropped, ask
+from img2seq.datasets.fetch.catalogue import Archive, size
+from img2seq.datasets.fetch.web import Answer, Changed, Dropped, ask
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
 

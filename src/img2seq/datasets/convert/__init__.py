@@ -1,0 +1,1 @@
+"""From any format of captions to one of five: one file a target."""
