@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
-from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.vocabulary import build_tokenizer, from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import DataError
 
@@ -109,7 +109,9 @@ def test_splitting_by_words_is_refused_where_no_spaces_stand_between_them(langua
         build_tokenizer(SequenceTypeInfo(min_freq=1), captions)
     assert JOINED[language][:20] in str(caught.value), "an example says which captions are meant"
     for other in (SequenceTypeInfo(min_freq=1, split_on=""), SequenceTypeInfo(min_freq=1, tokenizer="bpe")):
-        assert build_tokenizer(other, captions).decode(build_tokenizer(other, captions).encode(captions[0])) == captions[0]
+        assert (
+            build_tokenizer(other, captions).decode(build_tokenizer(other, captions).encode(captions[0])) == captions[0]
+        )
     vocabulary = tmp_path / "words.json"
     vocabulary.write_text(json.dumps({captions[0]: 0}), encoding="utf-8")
     meant = build_tokenizer(SequenceTypeInfo(vocab_file=str(vocabulary)), captions)

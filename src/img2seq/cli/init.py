@@ -14,10 +14,15 @@ def add_parser(verbs: Verbs) -> None:
         "init",
         help="write a configuration that fits your photographs and captions",
         description="Look at photographs and captions, say what was found, and write a commented experiment file that trains as it is.",
-        examples=["img2seq init photos/ captions.csv", "img2seq init photos/ --output photos.yaml"],
+        examples=[
+            "img2seq init photos/ captions.csv --output photos.yaml",
+            "img2seq init photos/ captions.csv --output named.yaml --id-column ID --caption-columns Sequence",
+        ],
     )
     parser.add_argument(
-        "photos", metavar="PHOTOS", help="a folder of images, or a file, folder or quoted pattern of shards that holds them"
+        "photos",
+        metavar="PHOTOS",
+        help="a folder of images, or a file, folder or quoted pattern of shards that holds them",
     )
     parser.add_argument(
         "table",
@@ -38,7 +43,5 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     options = read_options_of(arguments)
     from img2seq.start.init import init
 
-    print(
-        init(arguments.photos, arguments.table, arguments.output, options=options, overwrite=arguments.overwrite)
-    )
+    print(init(arguments.photos, arguments.table, arguments.output, options=options, overwrite=arguments.overwrite))
     return 0

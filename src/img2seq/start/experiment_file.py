@@ -33,7 +33,11 @@ def _lines(key: str, value: Any, at: str, depth: int, comments: Mapping[str, str
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         yield _with_comment(f"{before}{key}:", comment)
         for entry in value:
-            children = [line for name, child in entry.items() for line in _lines(name, child, f"{at}.{name}", depth + 2, comments)]
+            children = [
+                line
+                for name, child in entry.items()
+                for line in _lines(name, child, f"{at}.{name}", depth + 2, comments)
+            ]
             yield f"{before}  - {children[0].lstrip()}"
             yield from children[1:]
     else:

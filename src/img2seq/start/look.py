@@ -10,7 +10,7 @@ from typing import Any
 
 from img2seq.config.globals import BasicExperiment
 from img2seq.config.outputs import ReadOptions
-from img2seq.data.records import FoundImages, Problems, match_pictures
+from img2seq.data.records import Problems, match_pictures
 from img2seq.data.sources import table
 from img2seq.data.sources.content import UTF16, Content
 from img2seq.data.sources.read import FORMATS, CaptionsFound, images_at, match_images, read_captions
@@ -111,6 +111,7 @@ def _table_of(photos: str, options: ReadOptions) -> str:
     images = images_at(photos)
     places = _places_of_tables(Path(photos))
     fitting: dict[str, CaptionsFound] = {}
+    n_fitting: dict[str, int] = {}
     seen = 0
     for path in (path for place in places for path in _tables_in(place)):
         seen += 1
@@ -120,8 +121,10 @@ def _table_of(photos: str, options: ReadOptions) -> str:
             found = read_captions(path, options)
         except DataError:
             continue
-        if _fits(found, images):
-            fitting[str(path)] = found
+        if n := len(match_pictures(found.captions, found.paths, images.pictures).pictures):
+            fitting[str(path)], n_fitting[str(path)] = found, n
+    best = max(n_fitting.values(), default=0)
+    fitting = {path: found for path, found in fitting.items() if n_fitting[path] > best / 2}
     where = ", ".join(str(place) for place in places)
     if not fitting:
         raise DataError(
@@ -135,10 +138,6 @@ def _table_of(photos: str, options: ReadOptions) -> str:
             f"{photos}: several files have captions of its pictures; name one: img2seq init {photos} TABLE\n{listed(lines)}"
         )
     return next(iter(fitting))
-
-
-def _fits(found: CaptionsFound, images: FoundImages) -> bool:
-    return bool(match_pictures(found.captions, found.paths, images.pictures).pictures)
 
 
 def _places_of_tables(folder: Path) -> list[Path]:

@@ -90,7 +90,7 @@ def text_of(captions: Sequence[str]) -> Text:
         lowercase=lowercase,
         n_different=len(counts),
         longest=lengths[-1],
-        usual=lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)))],
+        usual=lengths[int(0.99 * (len(lengths) - 1))],
         most_seen=max(counts.values()),
     )
 
