@@ -39,7 +39,7 @@ class AgainstConstant:
         low, high = self.ci95
         verdict = (
             "captions beat the most frequent training caption" if low > 0
-            else "captions may be no better than the most frequent training caption" if self.gain > 0
+            else "captions beat the most frequent training caption, which may be chance with so few images" if self.gain > 0
             else "captions do not beat the most frequent training caption"
         )  # fmt: skip
         return (
@@ -48,8 +48,8 @@ class AgainstConstant:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self) | {"ci95": list(self.ci95)}
+        """Return it as plain data, with the sentence."""
+        return asdict(self) | {"ci95": list(self.ci95), "says": self.sentence}
 
 
 def against_constant(

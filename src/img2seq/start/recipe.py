@@ -43,9 +43,9 @@ class Recipe:
 
 
 RECIPES = [
-    Recipe(1_000, size=128, n_epochs=40, batch_size=50, lr=0.002, dropout=0.3, ema_decay=None, embedding_dim=64, num_layers=2, num_heads=4, min_freq=2),
-    Recipe(10_000, size=128, n_epochs=20, batch_size=50, lr=0.002, dropout=0.2, ema_decay=None, embedding_dim=64, num_layers=2, num_heads=4, min_freq=2),
-    Recipe(math.inf, size=224, n_epochs=8, batch_size=160, lr=0.001, dropout=0.3, ema_decay=0.998, embedding_dim=256, num_layers=3, num_heads=8, min_freq=5),
+    Recipe(1_000, size=128, n_epochs=25, batch_size=50, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2),
+    Recipe(10_000, size=128, n_epochs=15, batch_size=50, lr=0.002, dropout=0.3, ema_decay=None, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
+    Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5),
 ]  # fmt: skip
 
 
