@@ -39,7 +39,7 @@ class AgainstConstant:
         low, high = self.ci95
         verdict = (
             "captions beat the most frequent training caption" if low > 0
-            else "captions beat the most frequent training caption, which may be chance with so few images" if self.gain > 0
+            else "captions beat the most frequent training caption, but that may be chance" if self.gain > 0
             else "captions do not beat the most frequent training caption"
         )  # fmt: skip
         return (
