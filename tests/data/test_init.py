@@ -224,6 +224,12 @@ def test_rows_and_ids_that_cannot_be_used_are_said_and_do_not_stop_the_training(
     assert img2seq("train", "experiment.yaml", "--inputs=[]", "--globals.basic_experiment.n_epochs=1") == 0
 
 
+def test_one_picture_is_too_few(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.csv").write_text("ID,Sequence\n000,a dog\n")
+    assert img2seq("init", photos, "one.csv") == 2
+    assert "at least two images with captions to train on, found 1 of 24 images" in error_of(capsys)
+
+
 # --- what is chosen and written ----------------------------------------------------------------------------
 
 

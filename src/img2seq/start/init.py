@@ -53,19 +53,20 @@ def init(
         raise RunError(f"{output}: exists already; choose another with --output, or replace it with --overwrite")
     found = look(photos, captions_at, options)
     n_valid = len(found.valid) or valid_size(len(found.train))
-    if len(found.train) < 2:
+    if len(found.train) <= n_valid:
         raise DataError(
             f"{photos}: expected at least two images with captions to train on, found {len(found.train)} of {counted(found.n_pictures, 'image')}"
         )
-    captions = [text for i in found.train if i not in set(found.valid) for text in found.captions[i]]
+    held_out = set(found.valid)
+    captions = [text for i in found.train if i not in held_out for text in found.captions[i]]
     n_captions = len(captions) if found.valid else round(len(captions) * (1 - n_valid / len(found.train)))
     text, recipe = text_of(captions), recipe_for(n_captions)
     run = _free_run(photos)
     weights = _weights()
     sections, comments = _experiment(found, recipe, text, run, weights, n_captions, n_valid)
     head = (
-        f"Written by img2seq init from {counted(len(found.train), 'image')} with {counted(len(captions), 'caption')}. Paths are relative to the\n"
-        f"folder where img2seq is run. Every field: docs/configuration.md; how these values were chosen: docs/init.md."
+        f"Written by img2seq init for {counted(len(found.train), 'image')}. Paths are relative to the folder where img2seq is run.\n"
+        "Every field: docs/configuration.md. How these values were chosen: docs/init.md."
     )
     content = commented_yaml(sections, comments, head)
     with tempfile.TemporaryDirectory() as folder:  # what is written can be read: never a file that `train` refuses
@@ -99,7 +100,7 @@ def next_commands(output: Path, run: str) -> list[str]:
 
 def _free_run(photos: str) -> str:
     """Return a run folder that does not exist, named after the photographs, whose text-only baseline does not exist either."""
-    name = re.sub(r"[^\w.-]+", "_", Path(photos).resolve().stem).strip("._-") or "run"
+    name = re.sub(r"[^\w.-]+", "_", Path(photos).resolve().name.partition(".")[0]).strip("._-") or "run"
     n, run = 1, f"runs/{name}"
     while Path(run).exists() or Path(f"{run}_text").exists():
         n += 1
@@ -201,7 +202,7 @@ def _experiment(
         "inputs.model_config.freeze_pretrained_model": "so few photographs would spoil it" if recipe is not recipe_for(10**9) else "only the decoder is trained",
         "inputs.model_config.cache_features": "computed once for each photograph, kept on disk",
         f"{source}.format": "found; the lines below, too: change what was found wrong",
-        f"{cut}.split_on": text.why,
+        f"{cut}.split_on": text.why + ("" if text.split_on else "; tokenizer: bpe makes fewer tokens"),
         f"{cut}.lowercase": "captions come out in lower case; false keeps capitals and needs more data" if text.lowercase else "",
         f"{cut}.min_freq": f"rarer ones become unknown; there are {text.n_different:,} different",
         f"{cut}.max_length": f"tokens; the longest caption has {text.longest - 1:,}",
