@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,9 @@ def look(photos: str, captions_at: str | None, options: ReadOptions) -> Found:
     valid = [i for i in train if sides.get(i) == "valid"] if splits == "from_data" else []
     if test:
         notes.append(f"{counted(len(test), 'image')} of the test part are left for: img2seq evaluate RUN --split test")
-    if found.problems or len(captions) < len(found.captions):
-        notes.append(
-            f"left out (on_bad_data: skip): {counted(len(found.problems), 'row')} that cannot be used, "
-            f"{counted(len(found.captions) - len(captions), 'ID')} without a picture"
-        )
+    if problems:
+        kinds = "; ".join(f"{len(entries):,} {kind}" for kind, entries in problems.by_kind.items())
+        notes.append(f"left out (on_bad_data: skip), as img2seq data check lists: {kinds}")
     return Found(
         photos, source, _read_as(source, options), captions, len(images.pictures), train, valid, splits, problems,
         [found.summary, *found.notes, *notes_on_images, *notes],
@@ -112,11 +111,8 @@ def _table_of(photos: str, options: ReadOptions) -> str:
     places = _places_of_tables(Path(photos))
     fitting: dict[str, CaptionsFound] = {}
     n_fitting: dict[str, int] = {}
-    seen = 0
-    for path in (path for place in places for path in _tables_in(place)):
-        seen += 1
-        if seen > MOST_TABLES:
-            break
+    tables = list(islice((path for place in places for path in _tables_in(place)), MOST_TABLES))
+    for path in tables:
         try:
             found = read_captions(path, options)
         except DataError:
@@ -129,7 +125,7 @@ def _table_of(photos: str, options: ReadOptions) -> str:
     if not fitting:
         raise DataError(
             f"{photos}: expected captions. There are no text files (x.txt beside x.jpg), no metadata.csv and no shards in it, and of "
-            f"{counted(seen, 'file')} ({', '.join(TABLE_ENDINGS)}) in {where} none has captions of its {counted(len(images.pictures), 'picture')}; "
+            f"{counted(len(tables), 'file')} ({', '.join(TABLE_ENDINGS)}) in {where} none has captions of its {counted(len(images.pictures), 'picture')}; "
             f"name them: img2seq init {photos} TABLE"
         )
     if len(fitting) > 1:
@@ -163,7 +159,7 @@ def _read_as(source: str, options: ReadOptions) -> dict[str, Any]:
     settings = {"format": known.key, **options.model_dump(exclude_defaults=True)}
     if known is not table.FORMAT:
         return settings
-    rows, delimiter = table._rows(content)
+    rows, delimiter = table._rows(content)  # there is no public way to the delimiter that was guessed
     header = [name.strip() for name in next(rows).values]
     columns = table.columns_of(content, header)
     settings |= {"id_column": header[columns.id]} if columns.id is not None else {}
