@@ -61,6 +61,7 @@ def init(
     captions = [text for i in found.train if i not in held_out for text in found.captions[i]]
     n_captions = len(captions) if found.valid else round(len(captions) * (1 - n_valid / len(found.train)))
     text, recipe = text_of(captions), recipe_for(n_captions)
+    unrepeated = recipe.no_repeat_ngram if text.split_on else 0  # a pair of characters may well come twice
     run = _free_run(photos)
     weights = _weights()
     sections, comments = _experiment(found, recipe, text, run, weights, n_captions, n_valid)
@@ -82,18 +83,19 @@ def init(
         f"encoder: {ENCODER}, frozen, {_where(weights)}",
         f"written: {output}",
     ]
-    return "\n".join([*said, "next:", *(f"  {command}" for command in next_commands(output, run))])
+    return "\n".join([*said, "next:", *(f"  {command}" for command in next_commands(output, run, unrepeated))])
 
 
-def next_commands(output: Path, run: str) -> list[str]:
-    """Return the commands that come after `init`, which run as they stand."""
+def next_commands(output: Path, run: str, unrepeated: int = 0) -> list[str]:
+    """Return the commands that come after `init`, which run as they stand. `unrepeated`: so many words in a row never come twice."""
+    decoding = ["--no-repeat-ngram", str(unrepeated)] if unrepeated else []
     to_text = f"--globals.basic_experiment.output_folder={run}_text"
     commands = [
         ["train", str(output)],
         ["train", str(output), "--inputs=[]", to_text],
         ["compare", f"{run}_text", run],
-        ["evaluate", run],
-        ["caption", run, f"{run}/validation/pictures"],
+        ["evaluate", run, *decoding],
+        ["caption", run, f"{run}/validation/pictures", *decoding],
     ]
     return [shlex.join(["img2seq", *words]) for words in commands]
 

@@ -26,6 +26,7 @@ class Recipe:
         n_epochs, batch_size, lr, dropout, label_smoothing, ema_decay: of training.
         embedding_dim, num_layers, num_heads: of the decoder.
         min_freq: of words.
+        no_repeat_ngram: for the commands that caption: little training leaves a decoder that repeats itself.
     """
 
     most_captions: float
@@ -40,12 +41,13 @@ class Recipe:
     num_heads: int
     min_freq: int
     label_smoothing: float = 0.1
+    no_repeat_ngram: int = 2
 
 
 RECIPES = [
     Recipe(1_000, size=128, n_epochs=25, batch_size=50, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2),
     Recipe(10_000, size=128, n_epochs=15, batch_size=50, lr=0.002, dropout=0.3, ema_decay=None, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
-    Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5),
+    Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
 ]  # fmt: skip
 
 
