@@ -33,6 +33,7 @@ WHAT = {
     "training": "loop, objective, what is recorded",
     "evaluation": "captions of a set, scored",
     "demo": "drawn scenes, the main job",
+    "start": "init: a configuration that fits",
     "cli": "one file a verb",
 }
 INK, REACHED, OTHER = "#22252a", "#cfe3d6", "#e6e8ec"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.text import clean_caption
 from img2seq.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
-from img2seq.data.vocabulary import from_vocab_file, learn_bpe, learn_words
+from img2seq.data.vocabulary import build_tokenizer, from_vocab_file, learn_bpe, learn_words
 from img2seq.errors import DataError
 
 CAPTIONS = ["a dog runs .", "a dog sleeps .", "A Dog runs in the snow ."]
@@ -82,3 +83,42 @@ def test_vocab_files_of_the_peer_and_of_a_run(tmp_path: Path) -> None:
         path.write_text(broken)
         with pytest.raises(DataError, match=message):
             from_vocab_file(path, split_on=" ", lowercase=False)
+
+
+JOINED = {
+    "Chinese": "一只棕色的狗在草地上奔跑",
+    "Japanese": "茶色い犬が芝生の上を走っている",
+    "Thai": "สุนัขสีน้ำตาลกำลังวิ่งบนสนามหญ้า",
+    "Khmer": "ឆ្កែពណ៌ត្នោតកំពុងរត់លើវាលស្មៅ",
+    "Lao": "ໝາສີນ້ຳຕານກຳລັງແລ່ນຢູ່ສະໜາມຫຍ້າ",
+    "Burmese": "အညိုရောင်ခွေးတစ်ကောင်သည်မြက်ခင်းပေါ်တွင်ပြေးနေသည်",
+}
+SPACED = {
+    "Arabic": "كلب بني يركض على العشب",
+    "Hindi": "एक भूरा कुत्ता घास पर दौड़ रहा है",
+    "Korean": "갈색 개가 잔디밭 위를 달리고 있다",
+    "German": "Ein brauner Hund rennt über die Wiese",
+    "Chinese with spaces": "一 只 棕色 的 狗 在 草地 上 奔跑",
+}
+
+
+@pytest.mark.parametrize("language", JOINED)
+def test_splitting_by_words_is_refused_where_no_spaces_stand_between_them(language: str, tmp_path: Path) -> None:
+    captions = [JOINED[language]] * 3
+    with pytest.raises(DataError, match=r"split_on: .* no spaces .* split_on: '' .*vocab_file") as caught:
+        build_tokenizer(SequenceTypeInfo(min_freq=1), captions)
+    assert JOINED[language][:20] in str(caught.value), "an example says which captions are meant"
+    for other in (SequenceTypeInfo(min_freq=1, split_on=""), SequenceTypeInfo(min_freq=1, tokenizer="bpe")):
+        assert (
+            build_tokenizer(other, captions).decode(build_tokenizer(other, captions).encode(captions[0])) == captions[0]
+        )
+    vocabulary = tmp_path / "words.json"
+    vocabulary.write_text(json.dumps({captions[0]: 0}), encoding="utf-8")
+    meant = build_tokenizer(SequenceTypeInfo(vocab_file=str(vocabulary)), captions)
+    assert len(meant.encode(captions[0])) == 1, "who brings a vocabulary means it"
+
+
+@pytest.mark.parametrize("language", SPACED)
+def test_languages_with_spaces_are_split_by_words(language: str) -> None:
+    tokenizer = build_tokenizer(SequenceTypeInfo(min_freq=1), [SPACED[language]] * 3)
+    assert len(tokenizer.encode(SPACED[language])) == len(SPACED[language].split())

@@ -214,6 +214,10 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(
     folder = run / "evaluation"
     metrics = read_json(folder / "metrics.json")
     assert {"bleu_1", "bleu_4", "rouge_l", "cider_d", "loss", "perplexity"} <= set(metrics)
+    constant = metrics["most_frequent_caption"]
+    assert constant["cider_d"] + constant["gain"] == pytest.approx(metrics["cider_d"])
+    shown = capsys.readouterr().out
+    assert constant["says"] in shown
     assert metrics["loss"] == pytest.approx(read_json(run / "validation/summary.json")["valid_loss"], abs=1e-4)
     low, high = metrics["intervals_95"]["bleu_1"]
     assert low <= metrics["bleu_1"] <= high
@@ -224,7 +228,8 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(
     page = (folder / "report.html").read_text()
     assert page.count('<article class="card"') == len(ids)
     assert "data:image/jpeg" in page
-    assert "CIDEr-D" in capsys.readouterr().out
+    assert "CIDEr-D" in shown
+    assert "the most frequent training caption" in page
     # the same results file, scored without the model, gives the same scores (METEOR, which is not compared, is not computed again)
     monkeypatch.setattr(java, "meteor", not_now)
     assert (

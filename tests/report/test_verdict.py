@@ -41,6 +41,26 @@ def test_captions_that_repeat_are_noticed_and_different_ones_are_not(
     assert f"{len(entries)} pictures" in found
 
 
+def test_captions_are_held_against_the_most_frequent_training_caption(
+    finished_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_runs[1], run)
+    summary, entries = read_json(run / "validation/summary.json"), read_json(run / "validation/captions.json")
+    (before,) = [text for text in findings(run) if "most frequent" in text]
+    assert summary["most_frequent_caption"] in before
+    for caption, said in (("true", "captions beat the most"), ("constant", "do not beat"), ("nonsense", "do not beat")):
+        for entry in entries:
+            words = {"true": entry["true"][0], "constant": summary["most_frequent_caption"], "nonsense": "qwertz"}
+            entry["caption"] = words[caption]
+        write_json(run / "validation/captions.json", entries)
+        assert any(said in text for text in findings(run)), caption
+    del summary["most_frequent_caption"]
+    write_json(run / "validation/summary.json", summary)
+    assert not any("most frequent" in text for text in findings(run)), "a run of an earlier version"
+    assert not any("most frequent" in text for text in findings(finished_runs[0])), "it sees no image"
+
+
 def test_a_single_evaluation_is_said(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
     assert not any("one evaluation" in text for text in findings(finished_runs[1]))
     run = tmp_path / "run"

@@ -39,6 +39,12 @@ def to_yaml(experiment: Experiment) -> str:
     return yaml.dump(to_plain(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def value_text(value: Any) -> str:
+    """Return a value as it stands behind its key, on one line."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
+
+
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if scalar(text) == text else "'")
 

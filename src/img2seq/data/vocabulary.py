@@ -12,8 +12,9 @@ from typing import Any
 import tokenizers
 
 from img2seq.config.outputs import SequenceTypeInfo
+from img2seq.data.scripts import words_are_not_separated
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
-from img2seq.errors import DataError
+from img2seq.errors import DataError, shown
 
 DEFAULT_BPE_UNITS = 10_000
 
@@ -99,6 +100,8 @@ def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
     if info.tokenizer == "bpe":
         units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
         return learn_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
+    if info.split_on == " ":
+        _check_spaces(captions)
     return learn_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
 
 
@@ -109,3 +112,13 @@ def longest_trained(info: SequenceTypeInfo, lengths: Sequence[int]) -> int:
     if info.max_length == "average":
         return max(2, math.ceil(sum(lengths) / len(lengths)))
     return info.max_length
+
+
+def _check_spaces(captions: Sequence[str]) -> None:
+    """Raise DataError for captions in a script without spaces: by words, a caption would be one token that is seen once."""
+    if captions and words_are_not_separated(word for caption in captions for word in caption.split(" ")):
+        example = max(captions[:100], key=len)
+        raise DataError(
+            f"split_on: captions are split into words at spaces, and these have no spaces between words: {shown(example)}. Use split_on: '' "
+            "(characters) or tokenizer: bpe, put spaces between the words, or give the words with vocab_file"
+        )

@@ -28,7 +28,9 @@ from img2seq.metrics import Scores, score
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.diversity import Diversity, measure_diversity
 from img2seq.metrics.formats import read_pair
+from img2seq.metrics.most_frequent import most_frequent
 from img2seq.progress import Announcer
+from img2seq.report.constant import AgainstConstant, against_constant
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
 from img2seq.run.folder import read_json
@@ -53,6 +55,7 @@ class Evaluated:
         results_ids: the ids that results are written with, by image id, where they are others.
         extra: further figures for metrics.json: loss, perplexity, decoding and the like.
         diversity: of the captions; copies are counted where the captions trained on are known.
+        constant: how they compare with the most frequent training caption, where that is known.
     """
 
     scores: Scores
@@ -61,6 +64,7 @@ class Evaluated:
     pictures: dict[str, Picture]
     extra: dict[str, Any]
     diversity: Diversity
+    constant: AgainstConstant | None = None
     results_ids: dict[str, str | int] = field(default_factory=dict)
 
 
@@ -164,12 +168,15 @@ def evaluate_run(
             written = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
             captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
-    scores = score(captions, references, document_frequency=_document_frequency(document_frequency))
+    frequency = _document_frequency(document_frequency)
+    scores = score(captions, references, document_frequency=frequency)
+    cider = {i: scores.per_image[i]["cider_d"] for i in ids}
+    constant = against_constant(cider, references, most_frequent(training), frequency)
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = captions_file or f"{split} split"
     diversity = measure_diversity(captions, training_captions=training or None)
     own = {i: name for i in ids if (name := found.results_id(i)) != i}
-    return Evaluated(scores, captions, references, files, extra, diversity, own)
+    return Evaluated(scores, captions, references, files, extra, diversity, constant, own)
 
 
 def _references(
@@ -238,6 +245,7 @@ def write_evaluation(found: Evaluated, folder: Path, made_from: Mapping[str, Any
         "not_computed": scores.not_computed,
         "document_frequency": scores.document_frequency,
         "diversity": asdict(found.diversity) | {"vocabulary_used": found.diversity.vocabulary_used},
+        "most_frequent_caption": found.constant.as_json() if found.constant else None,
         "notes": scores.notes,
         MADE_FROM: dict(made_from),
     }
@@ -283,5 +291,7 @@ def table(found: Evaluated) -> str:
             f"{'loss':<10} {found.extra['loss']:.4f}   nats per token, perplexity {found.extra['perplexity']:.2f}"
         )
     lines.append(f"document frequency of CIDEr-D: {scores.document_frequency}")
+    if found.constant is not None:
+        lines.append(found.constant.sentence)
     alarm = [found.diversity.alarm] if found.diversity.alarm else []
     return "\n".join([*lines, *(f"warning: {note}" for note in (*scores.notes, *alarm))])

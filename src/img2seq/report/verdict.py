@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from img2seq.errors import Img2SeqError
+from img2seq.metrics.most_frequent import cider_by_image
 from img2seq.progress import counted
 from img2seq.report.comparison import Run, read_runs, shuffled_gain
+from img2seq.report.constant import against_constant
 from img2seq.run.folder import RunFolder, read_json, read_model_sections
 from img2seq.run.tables import read_history
 
@@ -18,7 +20,7 @@ REPEATED = 0.5  # with fewer different captions than this, they say little of th
 def findings(path: str | Path) -> list[str]:
     """Return what to think of a finished run, a sentence each. Raises RunError for a run that is not finished."""
     (run,) = read_runs([path])
-    return [text for text in (_worth_of_images(run), _repetition(run), _evaluations(run)) if text]
+    return [text for text in (_worth_of_images(run), _beats_constant(run), _repetition(run), _evaluations(run)) if text]
 
 
 def next_commands(path: str | Path) -> list[str]:
@@ -51,6 +53,18 @@ def _worth_of_images(run: Run) -> str:
     if low > 0:
         return f"the image is worth {interval}: by this the loss rises under other pictures"
     return f"the image may be worth nothing: under other pictures the loss rises by {interval}"
+
+
+def _beats_constant(run: Run) -> str:
+    """Return how the captions of the gallery's images compare with the most frequent training caption; `evaluate` takes all images."""
+    caption = run.summary.get("most_frequent_caption")  # not written by earlier versions
+    if not run.has_image or not isinstance(caption, str):
+        return ""
+    entries = read_json(run.folder.validation / "captions.json")
+    references = {entry["image_id"]: entry["true"] for entry in entries}
+    scores = cider_by_image({entry["image_id"]: entry["caption"] for entry in entries}, references)
+    measured = against_constant(scores, references, caption)
+    return "" if measured is None else measured.sentence
 
 
 def _repetition(run: Run) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from img2seq.build.prepare import Prepared
 from img2seq.build.trained import TrainedRun
 from img2seq.config.decoding import Decoding
 from img2seq.config.schema import Experiment
+from img2seq.metrics.most_frequent import most_frequent
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
 from img2seq.run.folder import RunFolder
@@ -64,7 +66,7 @@ def write_gallery(samples: SampleWriter, model: CaptionModel) -> None:
     write_json(folder / "captions.json", entries)
 
 
-def write_summary(run: RunFolder, state: TrainState, best: TrainedRun) -> None:
+def write_summary(run: RunFolder, state: TrainState, best: TrainedRun, training_captions: Iterable[str]) -> None:
     """Write the figures of a run that its comparison shows; last, for they tell that it is finished."""
     write_json(
         run.validation / "summary.json",
@@ -76,5 +78,6 @@ def write_summary(run: RunFolder, state: TrainState, best: TrainedRun) -> None:
             "captions_per_s": state.captions / state.train_time_s if state.train_time_s else None,
             "parameters": sum(p.numel() for p in best.model.parameters()),
             "tokenizer": best.tokenizer.digest,
+            "most_frequent_caption": most_frequent(training_captions),
         },
     )

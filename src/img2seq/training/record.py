@@ -160,7 +160,7 @@ class Recorder:
             self._draw_curves(["png", "pdf"])
         write_losses(self.run, self.image_ids, losses)
         write_gallery(self.sample_writer, best.model)
-        write_summary(self.run, state, best)
+        write_summary(self.run, state, best, self.sample_writer.training_captions())
         self.announce.say(
             f"best validation loss {best.checkpoint.valid_loss:.4f} nats per token, at step {best.checkpoint.step}; the run is in {self.run.path}"
         )

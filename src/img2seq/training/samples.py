@@ -84,6 +84,10 @@ class SampleWriter:
         """Return what people wrote of a validation image."""
         return self.prepared.valid.captions[self.place_of[image_id]]
 
+    def training_captions(self) -> Iterator[str]:
+        """Yield what people wrote of the training images."""
+        return (caption for captions in self.prepared.train.captions for caption in captions)
+
     def seen(self, image_id: str) -> dict[str, Image.Image]:
         """Return what the model sees of a validation image, by input: from the cache, or of cached features from its file."""
         pixels, _ = self.prepared.valid.read_images([self.place_of[image_id]])

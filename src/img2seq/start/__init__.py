@@ -1,0 +1,1 @@
+"""`img2seq init`: from photographs and captions to a configuration that trains as it is."""
