@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from in_formats import FORMATS, KEYS, Sample, coco_mini, with_sides
 
 from conftest import SHARED, write_tiny_data
 from img2seq.build.prepare import Prepared, prepare
@@ -23,6 +22,7 @@ from img2seq.data.sources import read as reading
 from img2seq.data.sources.read import images_at, read_captions, read_source
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
+from in_formats import FORMATS, KEYS, Sample, coco_mini, with_sides
 
 needs_coco_mini = pytest.mark.skipif(
     not (SHARED / "data/coco_mini").is_dir(), reason="needs ../shared/data/coco_mini, which is not here"

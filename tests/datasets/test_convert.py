@@ -420,11 +420,9 @@ def test_the_next_commands_work(table: Path, tmp_path: Path, capsys: pytest.Capt
     assert cli.run(["data", "convert", str(table), "--to", "csv", str(tmp_path / "my target")]) == 0
     out = capsys.readouterr().out
     assert "csv with 16 images (12 train, 2 validation, 2 test), 32 captions, in 17 files" in out
-    check, train = (shlex.split(line)[1:] for line in out.splitlines()[-2:])
+    check, init = (shlex.split(line)[1:] for line in out.splitlines()[-2:])
     assert cli.run(check) < 2
-    assert cli.parse(train)[1] == [
-        f"outputs.output_info.output_source={tmp_path}/my target/captions.csv", f"inputs.input_info.input_source={tmp_path}/my target/images"
-    ]  # fmt: skip
+    assert cli.run([*init, "--output", str(tmp_path / "experiment.yaml")]) == 0
 
 
 MEMORY = """

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
-from img2seq.errors import ConfigError, DataError
+from img2seq.errors import ConfigError
 
 if TYPE_CHECKING:
     from img2seq.datasets.fetch.fetch import Plan
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from shlex import quote
 
     from img2seq.datasets.fetch.catalogue import find
-    from img2seq.datasets.fetch.fetch import catalogue_text, fetch, plan, write_starter
+    from img2seq.datasets.fetch.fetch import catalogue_text, fetch, plan
     from img2seq.progress import Announcer
 
     if arguments.list:
@@ -78,35 +78,19 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     except KeyboardInterrupt:
         announce.say("what was fetched is kept: the same command continues")
         raise
-    unread = _unread_captions(planned)
-    code = 0 if arguments.no_check else _check(planned, unread, announce, arguments.workers)
-    if unread:
-        announce.warn(f"this version does not read these captions, so there is nothing to train yet: {unread[0]}")
-    else:
-        print(f"\nnext:\n  img2seq train {quote(str(write_starter(planned)))}")
+    code = 0 if arguments.no_check else _check(planned, announce, arguments.workers)
+    data_set = planned.data_set
+    paths = [quote(str(planned.folder / name)) for name in (data_set.trained_on, data_set.captions[0])]
+    print(f"\nnext:\n  img2seq init {' '.join(paths)}")
     return code
 
 
-def _unread_captions(planned: Plan) -> list[str]:
-    """Return why captions cannot be read: their format may be none that this version knows."""
-    from img2seq.data.sources.read import read_source
-
-    unread = []
-    for name in planned.data_set.captions:
-        try:
-            read_source(planned.folder / name)
-        except DataError as error:
-            unread.append(str(error))
-    return unread
-
-
-def _check(planned: Plan, unread: list[str], announce: Announcer, workers: int) -> int:
+def _check(planned: Plan, announce: Announcer, workers: int) -> int:
     """Print what `data check` finds, and return 1 if that are errors."""
     from img2seq.data.audit.check import check, subject_of
 
     data_set = planned.data_set
-    names = data_set.images if unread else (*data_set.captions, *data_set.images)
-    paths = [str(planned.folder / name) for name in names]
+    paths = [str(planned.folder / name) for name in (*data_set.captions, *data_set.images)]
     audit = check(subject_of(paths, train_ids=None, valid_ids=None, min_freq=None), announce, workers=workers)
     print(audit.table())
     return 1 if audit.exit_code == 2 else 0

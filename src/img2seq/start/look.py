@@ -159,7 +159,7 @@ def _read_as(source: str, options: ReadOptions) -> dict[str, Any]:
     settings = {"format": known.key, **options.model_dump(exclude_defaults=True)}
     if known is not table.FORMAT:
         return settings
-    rows, delimiter = table._rows(content)  # there is no public way to the delimiter that was guessed
+    rows, delimiter = table.table_rows(content)
     header = [name.strip() for name in next(rows).values]
     columns = table.columns_of(content, header)
     settings |= {"id_column": header[columns.id]} if columns.id is not None else {}

@@ -68,7 +68,7 @@ class Columns:
 
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each row; an ID on several rows has several captions, further columns are kept."""
-    rows, delimiter = _rows(content)
+    rows, delimiter = table_rows(content)
     first = next(rows, None)
     header = [name.strip() for name in first.values] if first is not None else []
     columns = columns_of(content, header)
@@ -115,7 +115,7 @@ def _record(
 # --- text ------------------------------------------------------------------------------------------------
 
 
-def _rows(content: Content) -> tuple[Iterator[Row], str]:
+def table_rows(content: Content) -> tuple[Iterator[Row], str]:
     """Return the rows of a table, and what stands between their values."""
     path = content.files[0]
     if _is_workbook(content):

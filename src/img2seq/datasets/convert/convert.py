@@ -215,11 +215,8 @@ def _next(conversion: Conversion) -> str:
     """Return the commands that use what was written."""
     where = [str(Path(conversion.target, part)) for part in TARGETS[conversion.to].NEXT]
     captions, images = shlex.quote(where[0]), shlex.quote(where[-1])
-    check = " ".join(dict.fromkeys((captions, images)))
-    return (
-        f"next:\n  img2seq data check {check}\n"
-        f"  img2seq train experiment.yaml --outputs.output_info.output_source={captions} --inputs.input_info.input_source={images}"
-    )
+    check, init = (" ".join(dict.fromkeys(paths)) for paths in ((captions, images), (images, captions)))
+    return f"next:\n  img2seq data check {check}\n  img2seq init {init}"
 
 
 def _state(path: Path) -> os.stat_result | None:

@@ -243,22 +243,3 @@ def _alone(folder: Path) -> Iterator[None]:
             except OSError:  # a file system without locks
                 pass
         yield
-
-
-# --- what comes next -------------------------------------------------------------------------------------
-
-
-def write_starter(planned: Plan) -> Path:
-    """Write an experiment over the data to begin with, and return its path. One that is there is left as it is."""
-    path = planned.folder / "experiment.yaml"
-    if not path.exists():
-        data_set = planned.data_set
-        text = Path(__file__).with_name("starter.yaml").read_text(encoding="utf-8")
-        for key, value in (
-            ("RUN", f"runs/{planned.name}"),
-            ("IMAGES", (planned.folder / data_set.trained_on).as_posix()),
-            ("CAPTIONS", (planned.folder / data_set.captions[0]).as_posix()),
-        ):
-            text = text.replace(f"{{{key}}}", json.dumps(value))  # a JSON text is a YAML text
-        _write_whole(path, text)
-    return path
