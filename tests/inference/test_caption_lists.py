@@ -19,7 +19,7 @@ from in_formats import FORMATS, Sample
 
 @pytest.fixture
 def samples(images: Path) -> list[Sample]:
-    files = sorted(images.iterdir())[:6]
+    files = sorted(images.glob("*.png"))[:6]
     return [Sample(path.name, path.read_bytes(), ("a dog", "a brown dog"), "train") for path in files]
 
 
@@ -69,7 +69,7 @@ def test_pictures_in_shards_get_the_captions_of_the_same_files(
 
 
 def test_an_evaluation_of_a_run_writes_the_ids_of_its_source(run: Path, images: Path, tmp_path: Path) -> None:
-    files = sorted(images.iterdir())[:6]
+    files = sorted(images.glob("*.png"))[:6]
     samples = [Sample(path.name, path.read_bytes(), ("a dog", "a cat"), "test") for path in files]
     captions, folder = FORMATS["karpathy"](samples, tmp_path)
     output = tmp_path / "scores"
