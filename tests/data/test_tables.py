@@ -171,3 +171,26 @@ def test_a_manual_split_names_unknown_ids() -> None:
     with pytest.raises(DataError, match="1 of 2 IDs have no image"):
         manual_split(["a", "b", "c"], ["a", "d"])
     assert manual_split(["a", "b", "c"], ["b"]) == (["a", "c"], ["b"])
+
+
+class Hashed(str):
+    """Text that counts how often it is looked up."""
+
+    __slots__ = ()
+    n = 0
+
+    def __hash__(self) -> int:
+        Hashed.n += 1
+        return str.__hash__(self)
+
+
+@pytest.mark.parametrize("folder", ["", "train2017/"])
+def test_pictures_are_matched_in_linear_time(folder: str) -> None:
+    counts = []
+    for n in (200, 400):
+        ids = [Hashed(f"{i:06}") for i in range(n)]
+        found = {f"{folder}{i:06}": Path(f"/x/{i}.jpg") for i in range(n)}
+        Hashed.n = 0
+        assert len(match_pictures(ids, {}, found).pictures) == n
+        counts.append(Hashed.n)
+    assert counts[1] < 2.2 * counts[0]

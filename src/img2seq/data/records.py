@@ -200,7 +200,8 @@ def match_pictures(captioned: Collection[str], paths: Mapping[str, str], found: 
     """
     names = {i: [*([image_id_of(paths[i])] if i in paths else []), i] for i in captioned}
     chosen = {i: name for i in captioned if (name := next((n for n in names[i] if n in found), None)) is not None}
-    free = [name for name in found if name not in set(chosen.values())]
+    taken = set(chosen.values())
+    free = [name for name in found if name not in taken]
     by_ending: dict[str, list[str]] = {}
     for name in free:
         for ending in _endings(name):
