@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import tarfile
@@ -15,11 +16,17 @@ import torch
 
 from conftest import SHARED, write_tiny_data
 from img2seq.build.prepare import Prepared, prepare
+from img2seq.config.globals import BasicExperiment
 from img2seq.config.load import ConfigFiles, load
 from img2seq.config.outputs import ReadOptions
+from img2seq.data.image import ImageSpec
 from img2seq.data.order import validation_plan
+from img2seq.data.picture import Member, picture_bytes
+from img2seq.data.records import match_pictures
+from img2seq.data.sources import parquet
 from img2seq.data.sources import read as reading
 from img2seq.data.sources.read import images_at, read_captions, read_source
+from img2seq.data.split import without_test
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
 from in_formats import FORMATS, KEYS, Sample, coco_mini, with_sides
@@ -264,3 +271,147 @@ def test_shards_are_named_by_braces_and_patterns(samples: list[Sample], tmp_path
     assert "WebDataset in 2 shards: 12 train images, 24 captions" in some.summary
     with pytest.raises(DataError, match="no file fits"):
         read_captions(f"{tmp_path}/shards/none-*.tar")
+
+
+# --- what must not happen in silence
+
+
+def _shard(path: Path, *members: tuple[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_keys_that_begin_again_in_every_shard_are_not_one_picture(tmp_path: Path) -> None:
+    for n in range(2):
+        _shard(tmp_path / f"{n}.tar", ("0.jpg", b"picture %d" % n), ("0.txt", b"caption %d" % n), (f"only{n}.jpg", b"x"), (f"only{n}.txt", b"y"))  # fmt: skip
+    found = read_captions(f"{tmp_path}/*.tar")
+    assert sorted(found.captions) == ["only0", "only1"]
+    assert ["'0' stands for two pictures" in line for line in found.problems] == [True]
+
+
+def test_rows_of_parquet_with_one_path_are_one_picture_if_they_hold_it(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(name: str, rows: list[tuple[bytes, str | None, str]]) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        content = [{"image": {"bytes": data, "path": path}, "caption": text} for data, path, text in rows]
+        pq.write_table(pa.Table.from_pylist(content), tmp_path / name, row_group_size=1)
+
+    write(
+        "a/0000.parquet",
+        [(b"1", "x.jpg", "one"), (b"1", "x.jpg", "two"), (b"2", "image.jpg", "a"), (b"3", "image.jpg", "b")],
+    )
+    found = read_captions(tmp_path / "a")
+    assert found.captions == {"x": ["one", "two"]}
+    assert ["'image' stands for two pictures" in line for line in found.problems] == [True]
+    for side in ("train", "test"):  # as Hugging Face exports them
+        write(f"b/default/{side}/0000.parquet", [(b"4", None, f"of {side}")])
+    found = read_captions(tmp_path / "b")
+    assert sorted(found.captions.values()) == [["of test"], ["of train"]]
+    assert sorted(found.splits.values()) == ["test", "train"]
+
+
+def test_files_of_two_names_and_one_id_are_two_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("filename,caption\nx.jpg,a dog\nx.png,a cat\ny.jpg,a cow\n")
+    found = read_captions(path)
+    assert (found.captions, len(found.problems)) == ({"y": ["a cow"]}, 1)
+
+
+def test_what_the_data_marks_as_test_is_never_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("ID,Sequence,split\na,a dog,test\nb,a cat,\nc,a cow,\nd,two dogs,\ne,one,train\ne,two,test\n")
+    found = read_captions(path)
+    assert "e" not in found.captions  # of which side it is cannot be known
+    assert found.splits == {"a": "test", "b": "train", "c": "train", "d": "train"}
+    basic = BasicExperiment(output_folder="x", valid_size=1)
+    assert without_test(found.captions, basic, None, found.splits) == (["b", "c", "d"], ["a"])
+    path.write_text("ID,Sequence,split\na,a dog,test\nb,a cat,test\n")
+    found = read_captions(path)
+    with pytest.raises(DataError, match="every image is in the test part"):
+        without_test(found.captions, basic, None, found.splits)
+    drawn = basic.model_copy(update={"splits": "random"})
+    assert without_test(found.captions, drawn, None, found.splits) == (["a", "b"], [])
+
+
+def test_a_row_that_cannot_be_used_may_be_left_out_of_shards(samples: list[Sample], tmp_path: Path) -> None:
+    captions, _ = written("webdataset", samples, tmp_path / "shards")
+    _without_captions(tmp_path / "shards")
+    assert len(prepared(tmp_path, captions, captions, "globals.basic_experiment.on_bad_data=skip").train) == 11
+
+
+@pytest.mark.parametrize(
+    ("paths", "files", "expected"),
+    [
+        ({"x": "val/x.jpg"}, ["train/x"], {}),  # a picture of another folder
+        ({"x": "val/x.jpg"}, ["data/val/x"], {"x": "data/val/x"}),
+        ({"x": "val/x.jpg"}, ["x"], {"x": "x"}),
+        ({"a/x": "a/x.jpg", "b/x": "b/x.jpg"}, ["x"], {}),  # which of them it is cannot be known
+        ({"a/x": "a/x.jpg", "b/x": "b/x.jpg"}, ["a/x", "b/x"], {"a/x": "a/x", "b/x": "b/x"}),
+        ({"1": "2", "2": "1"}, ["1", "2"], {"1": "1", "2": "2"}),  # a column `name` beside IDs that are file names
+        ({"17": "sub/x.jpg"}, ["x", "y"], {"17": "x"}),
+        ({"x": "x"}, ["a/x", "b/x"], {}),
+    ],
+)
+def test_a_picture_is_the_one_that_is_meant_or_missing(
+    paths: dict[str, str], files: list[str], expected: dict[str, str]
+) -> None:
+    matched = match_pictures(dict.fromkeys(paths), paths, {name: Path(f"{name}.jpg") for name in files})
+    assert {i: str(picture) for i, picture in matched.pictures.items()} == {i: f"{n}.jpg" for i, n in expected.items()}
+    assert matched.missing.keys() == paths.keys() - expected.keys()
+
+
+def test_windows_and_find_write_paths_in_their_ways(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text(
+        '{"image": "p\\\\x.jpg", "caption": "a"}\n{"image": "./p/x.jpg", "caption": "b"}\n'
+    )
+    found = read_captions(tmp_path / "captions.jsonl")
+    assert (found.captions, found.pictures) == ({"x": ["a", "b"]}, {"x": tmp_path / "p/x.jpg"})
+
+
+def test_both_text_files_of_a_picture_are_read(tmp_path: Path) -> None:
+    for name, text in (("x.jpg", "x"), ("x.txt", "a dog"), ("x.caption", "a cat")):
+        (tmp_path / name).write_text(text)
+    found = read_captions(tmp_path)
+    assert ({key: sorted(texts) for key, texts in found.captions.items()}, found.problems) == (
+        {"x": ["a cat", "a dog"]},
+        [],
+    )
+
+
+def test_a_pattern_that_fits_one_file_is_that_file(samples: list[Sample], tmp_path: Path) -> None:
+    written("jsonl", samples, tmp_path / "j")
+    found = read_captions(f"{tmp_path}/j/capt*.jsonl")
+    assert found.pictures["000"] == tmp_path / "j/images/000.png"
+
+
+def test_row_groups_are_kept_while_threads_take_pictures_in_turn(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written("parquet", samples, tmp_path / "p")
+    found = read_captions(f"{tmp_path}/p/train-00000-*.parquet")
+    assert {
+        place[0] for member in found.pictures.values() if isinstance(member, Member) for place in [member.place]
+    } == {0, 1}
+    opened: list[Path] = []
+    real = parquet._opened
+
+    def counted(path: Path) -> Any:
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(parquet, "_opened", counted)
+    pictures = list(found.pictures.values())
+    read = [
+        picture_bytes(picture, ImageSpec(8, 8))
+        for picture in pictures
+        for _ in "ab"
+        for picture in (picture, pictures[-1])
+    ]
+    assert len(opened) == 2
+    assert read[0] == samples[0].data

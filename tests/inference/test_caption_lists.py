@@ -72,10 +72,17 @@ def test_an_evaluation_of_a_run_writes_the_ids_of_its_source(run: Path, images: 
     files = sorted(images.glob("*.png"))[:6]
     samples = [Sample(path.name, path.read_bytes(), ("a dog", "a cat"), "test") for path in files]
     captions, folder = FORMATS["karpathy"](samples, tmp_path)
-    output = tmp_path / "scores"
-    assert (
-        img2seq("evaluate", run, "--captions", captions, "--images", folder, "--split", "test", "--output", output) == 0
-    )
-    assert [entry["image_id"] for entry in read_json(output / "captions.json")] == [100, 101, 102, 103, 104, 105]
-    assert read_json(output / "metrics.json")["images"] == 6
-    assert img2seq("evaluate", run, "--captions", captions, "--images", folder, "--output", tmp_path / "none") == 2
+    data: list[str | Path] = ["--captions", captions, "--images", folder]
+    for split in (["--split", "test"], []):  # all of it is one side
+        output = tmp_path / f"scores{len(split)}"
+        assert img2seq("evaluate", run, *data, *split, "--output", output) == 0
+        assert [entry["image_id"] for entry in read_json(output / "captions.json")] == [100, 101, 102, 103, 104, 105]
+        assert read_json(output / "metrics.json")["images"] == 6
+    assert img2seq("evaluate", run, *data, "--split", "train", "--output", tmp_path / "none") == 2
+    # another side is another evaluation, which replaces nothing unasked
+    content = read_json(Path(captions))
+    content["images"][0]["split"] = "train"
+    Path(captions).write_text(json.dumps(content))
+    assert img2seq("evaluate", run, *data, "--split", "train", "--output", tmp_path / "one") == 0
+    assert img2seq("evaluate", run, *data, "--split", "test", "--output", tmp_path / "one") == 2
+    assert img2seq("evaluate", run, *data, "--output", tmp_path / "none") == 2  # which side is meant is not said

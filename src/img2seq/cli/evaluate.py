@@ -95,13 +95,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         made_from = verb.inputs_of_run(
-            captioner, decoding, split=arguments.split or "valid", captions_file=arguments.captions,
+            captioner, decoding, split=arguments.split, captions_file=arguments.captions,
             images_folder=arguments.images, document_frequency=arguments.document_frequency, options=options,
         )  # fmt: skip
         verb.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
         found = verb.evaluate_run(
-            captioner, decoding, split=arguments.split or "valid", captions_file=arguments.captions, images_folder=arguments.images,
+            captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, options=options, announce=Announcer(bars=sys.stderr.isatty()),
         )  # fmt: skip
     verb.write_evaluation(found, folder, made_from)

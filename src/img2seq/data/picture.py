@@ -66,6 +66,13 @@ def picture_state(picture: Picture) -> FileState | None:
     return path + b"\0" + os.fsencode(picture.name), f"{changed} {picture.place}"
 
 
-def name_in(picture: Picture, folder: Path) -> str:
-    """Return a picture's name, with the folders before it, in the folder or archive that was searched."""
-    return picture.relative_to(folder).as_posix() if isinstance(picture, Path) else picture.name
+def are_different(first: Picture, second: Picture) -> bool:
+    """Tell whether two places hold different pictures: files of two names are taken for such, members are compared."""
+    if isinstance(first, Path) or isinstance(second, Path):
+        return first != second
+    if first.archive == second.archive and first.name == second.name and first.place[0] == second.place[0]:
+        return False  # rows of one group with one name: a caption a row
+    try:
+        return first.read(first.archive, first.place) != second.read(second.archive, second.place)
+    except (OSError, DataError):
+        return False  # said when it is read

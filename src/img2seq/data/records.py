@@ -198,7 +198,7 @@ def match_pictures(captioned: Collection[str], paths: Mapping[str, str], found: 
         paths: of pictures as captions write them, by ID; only where they do.
         found: pictures by their names without extension, with the folders before them.
     """
-    names = {i: [*([image_id_of(paths[i])] if i in paths else []), i] for i in captioned}
+    names = {i: _names(i, image_id_of(paths[i]) if i in paths else i) for i in captioned}
     chosen = {i: name for i in captioned if (name := next((n for n in names[i] if n in found), None)) is not None}
     taken = set(chosen.values())
     free = [name for name in found if name not in taken]
@@ -208,30 +208,41 @@ def match_pictures(captioned: Collection[str], paths: Mapping[str, str], found: 
             by_ending.setdefault(ending, []).append(name)
     shorter = {image_id_of(name): name for name in free}  # x.gif may be the name of x.gif.jpg
     alike: dict[str, list[str]] = {}
+    claims: dict[str, list[str]] = {}
     for i in captioned:
         if i in chosen:
             continue
-        for name in names[i]:
+        fitting: list[str] = []
+        for name in (
+            names[i] if names[i][0] == i else names[i][:1]
+        ):  # of a path with folders the bare ID says too little
             fitting = (
-                by_ending.get(name)
-                or [end for end in _endings(name) if end in by_ending and by_ending[end] == [end]][:1]
+                fitting or by_ending.get(name) or [end for end in _endings(name) if by_ending.get(end) == [end]][:1]
             )
-            if len(fitting) == 1:
-                chosen[i] = fitting[0]
-                break
-            alike.setdefault(i, fitting)
-        if i not in chosen and i in shorter:
-            chosen[i] = shorter[i]
+        if not fitting and i in shorter:
+            fitting = [shorter[i]]
+        if len(fitting) == 1:
+            claims.setdefault(fitting[0], []).append(i)
+        alike[i] = fitting
+    for name, claimants in claims.items():
+        if len(claimants) == 1:  # what several could mean is none of theirs
+            chosen[claimants[0]] = name
     owner: dict[str, str] = {}
     twice = {i for i in captioned if i in chosen and owner.setdefault(chosen[i], i) != i}
     missing = {
         i: f"{i} (its picture is that of {owner[chosen[i]]}, too)" if i in twice
-        else f"{i} (several files have this name: {', '.join(alike[i][:3])})" if alike.get(i) else i
+        else f"{i} (several files have this name: {', '.join(alike[i][:3])})" if len(alike.get(i, [])) > 1
+        else f"{i} ({alike[i][0]} may be that of {', '.join(claims[alike[i][0]][:3])})" if alike.get(i) else i
         for i in captioned if i not in chosen or i in twice
     }  # fmt: skip
     of_own = shortest_ids([name for name in found if name not in owner])
     unused = {(short if short not in captioned else name): found[name] for name, short in of_own.items()}
     return Matched({i: found[chosen[i]] for i in captioned if i in chosen and i not in twice}, missing, unused)
+
+
+def _names(image_id: str, path: str) -> list[str]:
+    """Return the names that a picture may have, the likeliest first: its path, or the ID where that is none of the path's ends."""
+    return [path, image_id] if path == image_id or path.endswith(f"/{image_id}") else [image_id, path]
 
 
 def _endings(name: str) -> list[str]:

@@ -52,12 +52,17 @@ def without_test(
     """
     ids, source = list(image_ids), split_source(basic, given)
     if source == "random":
-        return ids, []
+        test = [i for i in ids if given.get(i) == "test"] if basic.splits is None else []
+        if test and len(test) == len(ids):
+            raise DataError(
+                "every image is in the test part of the data, and training never reads that; globals.basic_experiment.splits: random uses it"
+            )
+        return [i for i in ids if given.get(i) != "test"] if test else ids, test
     if source == "from_data":
         return [i for i in ids if given.get(i) in ("train", "valid")], [i for i in ids if given.get(i) == "test"]
     named = {image_id_of(name) for name in held_out or ()}
-    test = {i for i in ids if given.get(i) == "test" and i not in named}
-    return [i for i in ids if i not in test], [i for i in ids if i in test]
+    held = {i for i in ids if given.get(i) == "test" and i not in named}
+    return [i for i in ids if i not in held], [i for i in ids if i in held]
 
 
 def configured_split(

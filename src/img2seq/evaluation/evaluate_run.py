@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import math
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from img2seq.data.caption_set import CaptionSet
 from img2seq.data.picture import Picture
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, settle
-from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.content import GUESSED, is_pattern
 from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
@@ -72,7 +71,7 @@ def inputs_of_run(
     captioner: Captioner,
     decoding: Decoding,
     *,
-    split: str,
+    split: str | None,
     captions_file: str | None,
     images_folder: str | None,
     document_frequency: str | None,
@@ -87,7 +86,8 @@ def inputs_of_run(
         **({} if document_frequency is None else {"document_frequency": Path(document_frequency)}),
     }
     return {
-        "data": "captions" if captions_file else f"{split} split",
+        "data": "captions" if captions_file else f"{split or 'valid'} split",
+        **({"split": split} if captions_file and split else {}),
         **({} if options == GUESSED else {"read_as": options.model_dump()}),
         **_not_a_file(captions),
         "images": None if images_folder is None else str(Path(images_folder).resolve()),
@@ -122,7 +122,7 @@ def evaluate_run(
     captioner: Captioner,
     decoding: Decoding,
     *,
-    split: str = "valid",
+    split: str | None = None,
     captions_file: str | None = None,
     images_folder: str | None = None,
     document_frequency: str | None = None,
@@ -134,7 +134,7 @@ def evaluate_run(
     Args:
         captioner: of the run.
         decoding: how to search.
-        split: valid, train or test; of `captions_file` where that has a split, else of the run.
+        split: valid, train or test; of `captions_file` where that is given, else of the run. None is valid, or all of a file without a split.
         captions_file: other captions, of any format.
         images_folder: their images; a folder, or what holds them.
         options: what is said of the format of `captions_file`.
@@ -173,14 +173,14 @@ def evaluate_run(
     cider = {i: scores.per_image[i]["cider_d"] for i in ids}
     constant = against_constant(cider, references, most_frequent(training), frequency)
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
-    extra["data"] = captions_file or f"{split} split"
+    extra["data"] = " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split"
     diversity = measure_diversity(captions, training_captions=training or None)
     own = {i: name for i in ids if (name := found.results_id(i)) != i}
     return Evaluated(scores, captions, references, files, extra, diversity, constant, own)
 
 
 def _references(
-    trained: TrainedRun, split: str, captions_file: str | None, options: ReadOptions, announce: Announcer
+    trained: TrainedRun, split: str | None, captions_file: str | None, options: ReadOptions, announce: Announcer
 ) -> tuple[CaptionsFound, list[str], list[str]]:
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
@@ -188,7 +188,7 @@ def _references(
     sides = {
         side: [clean_name(i) for i in ids] for side, ids in read_json(trained.run.split).items()
     }  # early runs kept NFD
-    own = read_captions(source, info) if Path(source).exists() or glob.has_magic(source) else None
+    own = _own_captions(trained, is_needed=captions_file is None)
     training = (
         [text for image_id in sides["train"] for text in own.captions.get(image_id, [])] if own is not None else []
     )
@@ -198,12 +198,15 @@ def _references(
         problems = Problems()
         problems.add(f"row(s) of {captions_file} cannot be used", found.problems)
         settle(problems, "error")
-        ids = [i for i in found.captions if found.splits.get(i) == split] if found.splits else list(found.captions)
+        given = found.splits
+        side = split or ("valid" if len(set(given.values())) > 1 else None)  # all of what is of one side
+        ids = [i for i in found.captions if side is None or given.get(i) == side]
         if not ids:
-            raise DataError(f"{captions_file}: expected images of the split {split}, found {found.summary}")
+            raise DataError(f"{captions_file}: expected images of the split {side}, found {found.summary}")
         return found, ids, training
     if own is None:
         raise RunError(f"{source}: the run's captions are not there; give --captions FILE --images FOLDER")
+    split = split or "valid"
     if not (ids := sides.get(split, [])):
         raise RunError(f"{trained.run.split}: this run has no {split} part: its data came without one")
     if missing := [image_id for image_id in ids if image_id not in own.captions]:
@@ -211,6 +214,19 @@ def _references(
             f"{source}: has no caption of {len(missing)} of the run's {split} images, {missing[0]} among them"
         )
     return own, ids, training
+
+
+def _own_captions(trained: TrainedRun, *, is_needed: bool) -> CaptionsFound | None:
+    """Return the captions that a run was trained on, None where they are gone, or damaged and not needed."""
+    info = trained.config.output.output_info
+    if not (Path(info.output_source).exists() or is_pattern(info.output_source)):
+        return None
+    try:
+        return read_captions(info.output_source, info)
+    except DataError:
+        if is_needed:
+            raise
+        return None
 
 
 def _loss(trained: TrainedRun, data: CaptionSet, announce: Announcer) -> float:

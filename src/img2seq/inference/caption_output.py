@@ -78,7 +78,7 @@ class Layout:
             return path
         own: Key | None = getattr(path, "own_id", None)  # of a list that has ids of its own
         if own is not None:
-            return own
+            return int(own) if self.integer_ids and isinstance(own, str) and own.isdecimal() else own
         image_id = image_id_of(Path(path).name)
         return int(image_id) if self.integer_ids and image_id.isdecimal() else image_id
 

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from img2seq.data.csv_rows import read_rows, row_problem
 from img2seq.data.picture import Picture
-from img2seq.data.records import EXTENSIONS, Problems, images_below, unread_pictures
-from img2seq.data.sources.content import Content
+from img2seq.data.records import EXTENSIONS, Problems, images_below, is_image_name, unread_pictures
+from img2seq.data.sources.content import Content, is_pattern
 from img2seq.data.sources.read import match_images, read_captions
 from img2seq.data.sources.table import table_text
 from img2seq.data.text import clean_name
@@ -105,10 +105,10 @@ def expand(
             is_source = next(images_below(path), None) is None and bool(Content(path).archives(*ARCHIVES))
             yield from _listed(path, images) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
         elif _is_list(path):
-            yield from _paths_in_table(Path(path)) if _holds_paths(path) else _listed(path, images)
-        elif Path(path).exists() or not glob.has_magic(path):
+            yield from _paths_in_table(Path(path), images) if _holds_paths(path) else _listed(path, images)
+        elif Path(path).exists() or not is_pattern(path):
             yield path  # a file that is missing is reported as an image that failed
-        elif path.lower().endswith(ARCHIVES):
+        elif is_pattern(path) and path.lower().endswith(ARCHIVES):
             yield from _listed(path, images)  # shards are one source
         elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  (pathlib knows no absolute patterns)
             yield from expand(found, standard_input, images=images, warn=warn, by_pattern=True)
@@ -126,7 +126,7 @@ def _holds_paths(path: str) -> bool:
         return False
     first = next(read_rows(Path(path), table_text(Content(path))), None)
     header = [name.strip() for name in first.values] if first is not None else []
-    return "path" in header or bool(header and Path(header[0]).suffix.lower() in EXTENSIONS)
+    return "path" in header or bool(header and is_image_name(header[0]))
 
 
 def _listed(path: str, images: str | None) -> Iterator[Listed]:
@@ -160,7 +160,7 @@ def _pictures_below(folder: str, warn: Callable[[str], None], *, may_be_empty: b
         warn(f"{folder}: pictures of kinds that are not read: {unread}")
 
 
-def _paths_in_table(path: Path) -> Iterator[str]:
+def _paths_in_table(path: Path, images: str | None) -> Iterator[str]:
     """Yield the column `path` of a CSV file, or its first column where it has no header; relative paths are relative to the file.
 
     Raises:
@@ -183,4 +183,5 @@ def _paths_in_table(path: Path) -> Iterator[str]:
             problems.append(problem)
     if problems:
         raise DataError(f"{path}: {len(problems)} row(s) cannot be used:\n{listed(problems)}")
-    yield from (str(path.parent / with_home(row.values[column])) for row in rows)
+    base = path.parent if images is None else Path(images)
+    yield from (str(base / with_home(row.values[column])) for row in rows)

@@ -146,8 +146,13 @@ def check_same_data_and_model(run: RunFolder, prepared: Prepared, announce: Anno
             which = ", ".join(other[:5]) or "in another order"
             differing.append(f"images of the {side} part: were {len(split[side])}, are now {len(data)}: {which}")
     if differing:
+        hint = (
+            "\nThis run began before splits that come with the data were used: continue with --globals.basic_experiment.splits=random"
+            if "test" not in split and any("images of the" in line for line in differing)
+            else ""
+        )
         raise RunError(
-            f"{run.path}: cannot be resumed: data and model must stay as they were:\n{listed(differing, most=30)}"
+            f"{run.path}: cannot be resumed: data and model must stay as they were:\n{listed(differing, most=30)}{hint}"
         )
     old_environment, new_environment = read_json(run.environment), environment()
     for key in ("python", "packages", "system", "processes", "torch_threads", "devices"):

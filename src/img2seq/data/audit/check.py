@@ -8,7 +8,6 @@ What may be meant so is a warning.
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from img2seq.data.audit.images import check_images
 from img2seq.data.image import ImageSpec
 from img2seq.data.picture import Picture
 from img2seq.data.records import image_id_of
-from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.content import GUESSED, is_pattern
 from img2seq.data.sources.read import CaptionsFound, images_at, read_captions, read_source
 from img2seq.data.split import joint_contents, leaks, random_split, read_ids, split_source, without_test
 from img2seq.data.tokenizer import UNK, Tokenizer
@@ -97,7 +96,7 @@ def subject_of(
 def _sort_out(subject: Subject, paths: Sequence[str]) -> None:
     """Tell captions from folders of images. What holds both is both, unless captions are given beside it."""
     for path in paths:
-        if not (Path(path).exists() or glob.has_magic(path) or "{" in path):
+        if not (Path(path).exists() or is_pattern(path)):
             raise DataError(f"{path}: expected an experiment (.yaml), captions or a folder of images, found nothing")
     folders = [path for path in paths if Path(path).is_dir()]
     subject.tables = [path for path in paths if path not in folders]
@@ -257,6 +256,8 @@ def _check_split(
             return [], []
         train, valid, test = split
     else:
+        if subject.basic is not None and subject.trained_on is None:
+            usable, test = without_test(usable, subject.basic, subject.held_out, given)
         known = set(usable)
         named = [{image_id_of(name) for name in names or ()} for names in (subject.trained_on, subject.held_out)]
         train = sorted((named[0] if subject.trained_on is not None else known - named[1]) & known)

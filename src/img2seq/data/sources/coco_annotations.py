@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from img2seq.data.sources.content import Content
-from img2seq.data.sources.source import Format, Record, checked_record, kept_id
+from img2seq.data.sources.source import Format, Record, beside, checked_record, kept_id
 from img2seq.errors import DataError, shown
 
 ID_COLUMN = "image_id"
@@ -30,8 +30,8 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
     images = _images(content.json)
     if not content.captions_needed:
         for image_id, entry in images.items():
-            written_path = str(entry.get("file_name", image_id))
-            picture = content.path.parent / written_path
+            written_path = str(entry.get("file_name") or image_id)
+            picture = beside(content.path.parent, written_path)
             columns = {ID_COLUMN: entry["id"]}
             record = checked_record("", [], f"image {image_id}", problems, columns, path=written_path, picture=picture)
             if record is not None:
@@ -46,7 +46,7 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
         path = name if isinstance(name, str) else None
         record = checked_record(
             str(written) if path is None else kept_id(image or {}), [caption], place, problems, {ID_COLUMN: written},
-            path=path, picture=None if path is None else content.path.parent / path, split=(image or {}).get("split", ""),
+            path=path, picture=None if path is None else beside(content.path.parent, path), split=(image or {}).get("split", ""),
         )  # fmt: skip
         if record is not None:
             yield record

@@ -62,11 +62,13 @@ class Content:
         if self.is_folder:
             return []
         text = str(self.path)
-        if self.path.exists() or not (glob.has_magic(text) or re.search(r"\{\w+\.\.\w+\}", text)):
+        if self.path.exists() or not is_pattern(text):
             return [self.path]
         found = sorted({match for part in _braces(text) for match in glob.glob(part, recursive=True)})  # noqa: PTH207
         if not found:
             raise DataError(f"{self.path}: no file fits this pattern")
+        if len(found) == 1:
+            self.path = Path(found[0])  # then it is that file, whose folder its paths are relative to
         return [Path(name) for name in found]
 
     def archives(self, *endings: str) -> list[Path]:
@@ -137,6 +139,11 @@ def files_below(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(root, name)
+
+
+def is_pattern(path: str) -> bool:
+    """Tell whether a path stands for several files: `shards/*.tar`, `shard-{000..019}.tar`."""
+    return glob.has_magic(path) or re.search(r"\{\d+\.\.\d+\}", path) is not None
 
 
 def _braces(text: str) -> list[str]:

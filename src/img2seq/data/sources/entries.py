@@ -13,7 +13,7 @@ from typing import Any
 
 from img2seq.data.picture import Picture
 from img2seq.data.sources.content import Content, first_among
-from img2seq.data.sources.source import Record, checked_record, kept_id
+from img2seq.data.sources.source import Record, beside, checked_record, kept_id
 from img2seq.data.sources.table import ID_NAMES, IMAGE_NAMES, SPLIT_NAMES, caption_places
 from img2seq.errors import shown
 
@@ -53,7 +53,7 @@ def record_of(
         problems.append(f"{place}: expected an image (a path), found {shown(entry)}")
         return None
     columns = {"image_id": own} if own is not None else {}
-    picture: Picture | None = base / path if path is not None else None
+    picture: Picture | None = beside(base, path) if path is not None else None
     return checked_record(
         str(own) if uses_id else kept_id(entry), captions, place, problems, columns, picture=picture,
         path=None if path is None else prefix + path, split=entry.get(split_key) if split_key is not None else "",
@@ -86,7 +86,7 @@ def captions_of(entry: Mapping[str, Any], keys: Sequence[str] = ()) -> list[Any]
         return texts if len(keys) == 1 else [text for text in texts if text not in (None, "")]
     turns = entry.get("conversations") or entry.get("messages")
     for turn in turns if isinstance(turns, list) else []:
-        if isinstance(turn, Mapping) and (turn.get("from") or turn.get("role")) in OF_ASSISTANT:
+        if isinstance(turn, Mapping) and str(turn.get("from") or turn.get("role")) in OF_ASSISTANT:
             return [_text(turn.get("value", turn.get("content")))]
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from img2seq.data.sources.content import Content
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import Format, Record, beside, checked_record
 from img2seq.data.sources.table import table_text
 from img2seq.data.text import clean_name
 from img2seq.errors import shown
@@ -35,7 +35,7 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
             problems.append(f"line {number}: expected name.jpg#0, a tab and a caption, found {shown(line)}")
             continue
         name, _, caption = found.groups()
-        picture = content.path.parent / name
+        picture = beside(content.path.parent, name)
         split = split_of.get(clean_name(name), "")
         record = checked_record("", [caption], f"line {number}", problems, path=name, picture=picture, split=split)
         if record is not None:
@@ -46,7 +46,7 @@ def _splits(content: Content, problems: list[str]) -> dict[str, str]:
     """Return the side of each file name that a list beside the file holds."""
     split_of: dict[str, str] = {}
     for path in sorted(content.path.absolute().parent.glob("*.txt")):
-        if found := _LIST.search(path.name):
+        if (found := _LIST.search(path.name)) and path.is_file():
             content.notes.append(f"{path.name}: read as the images of {found[1].lower()}")
             for name in _names(path):
                 side = split_of.setdefault(name, found[1].lower())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from img2seq.data.sources.content import Content
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import Format, Record, beside, checked_record
 from img2seq.errors import shown
 
 ID_COLUMNS = ("cocoid", "imgid")  # COCO's scorer wants the first
@@ -37,8 +37,12 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
         texts = [sentence.get("raw") if isinstance(sentence, dict) else sentence for sentence in sentences]
         folder = image.get("filepath")
         path = f"{folder}/{image['filename']}" if isinstance(folder, str) and folder else image["filename"]
-        columns = {name: image[name] for name in ID_COLUMNS if isinstance(image.get(name), str | int)}
-        picture = content.path.parent / path
+        columns = {
+            name: image[name]
+            for name in ID_COLUMNS
+            if isinstance(image.get(name), str | int) and image[name] not in (True, False)
+        }
+        picture = beside(content.path.parent, path)
         record = checked_record(
             "", texts, place, problems, columns, path=path, picture=picture, split=image.get("split")
         )

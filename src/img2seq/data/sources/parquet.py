@@ -13,8 +13,8 @@ from typing import Any
 from img2seq.data.picture import Member, Place
 from img2seq.data.sources.content import Content, first_among
 from img2seq.data.sources.entries import captions_of
-from img2seq.data.sources.source import KEPT_ID, Format, Record, checked_record, kept_id
-from img2seq.data.sources.splits import split_of_path, split_of_shard
+from img2seq.data.sources.source import KEPT_ID, Format, Record, beside, checked_record, kept_id
+from img2seq.data.sources.splits import split_of_shard
 from img2seq.data.sources.table import ID_NAMES, IMAGE_NAMES, SPLIT_NAMES, caption_places
 from img2seq.errors import DataError, did_you_mean, shown, shown_all
 
@@ -85,8 +85,9 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
         below = (
             shard.parent.relative_to(content.path).as_posix() + "/" + shard.name if content.is_folder else shard.name
         )
-        of_shard = split_of_path(below) or split_of_shard(shard.name)
+        of_shard = split_of_shard(below)
         number = 0
+        pictures = _Pictures(str(image), bool(parts))
         for group in range(file.metadata.num_row_groups):
             try:
                 rows = file.read_row_group(group, columns=columns).to_pylist()
@@ -107,16 +108,16 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
                     else kept_id(row)
                 )
                 if has_bytes and path is None and not image_id:
-                    path = f"{shard.name.removesuffix(ENDING)}-{number - 1:06}"
+                    path = f"{below.removesuffix(ENDING)}-{number - 1:06}"
                 texts = (captions_of(row, captions) or []) if captions else []
                 if not texts and content.captions_needed:
                     problems.append(f"{place}: expected captions in {shown_all(captions)}, found none")
                     continue
                 picture: Any = None
                 if has_bytes:
-                    picture = Member(shard, path or image_id, (group, index), _Pictures(str(image), bool(parts)))
+                    picture = Member(shard, path or image_id, (group, index), pictures)
                 elif path is not None:
-                    picture = shard.parent / path
+                    picture = beside(shard.parent, path)
                 record = checked_record(
                     image_id, texts, place, problems, {"image_id": row[own]} if own is not None else {},
                     picture=picture, path=path, split=row[side] if side is not None else of_shard,
@@ -131,31 +132,34 @@ def _parts(arrow: Any, field: Any) -> list[str]:
 
 
 def _is_text(arrow: Any, field: Any) -> bool:
-    return bool(arrow.types.is_string(field.type) or arrow.types.is_large_string(field.type))
+    kind = field.type.value_type if arrow.types.is_dictionary(field.type) else field.type
+    return bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
 
 
 class _RowGroups:
-    """The row group of pictures that was read last, of any shard: pictures are asked for in order."""
+    """The few row groups of pictures that were read last, of any shard: pictures are asked for in order, by several threads."""
+
+    MOST = 3
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.key: tuple[Any, ...] = ()
-        self.column: Any = None
+        self.columns: dict[tuple[Any, ...], Any] = {}
 
     def bytes_at(self, archive: Path, column: str, group: int, row: int) -> bytes:
         with self.lock:
             key = (archive, archive.stat().st_mtime_ns, column, group)
-            if self.key != key:
-                self.key, self.column = (), None  # let go of it first
+            values = self.columns.pop(key, None)
+            if values is None:
+                while len(self.columns) >= self.MOST:
+                    del self.columns[next(iter(self.columns))]  # the one that was used longest ago
                 with _opened(archive) as file:
                     try:
-                        (self.column,) = file.read_row_group(group, columns=[column]).columns
+                        (values,) = file.read_row_group(group, columns=[column]).columns
                     except (OSError, _arrow(archive).ArrowException) as error:
-                        raise DataError(
-                            f"{archive}: row group {group} cannot be read: {(str(error).splitlines() or [''])[0]}"
-                        ) from error
-                self.key = key
-            value = self.column[row].as_py()
+                        why = (str(error).splitlines() or [""])[0]
+                        raise DataError(f"{archive}: row group {group} cannot be read: {why}") from error
+            self.columns[key] = values
+            value = values[row].as_py()
         found = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(found, bytes):
             raise DataError(f"{archive}: expected a picture's bytes in the column {column}, found {shown(found)}")

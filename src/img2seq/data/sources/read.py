@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from img2seq.config.outputs import ReadOptions
-from img2seq.data.picture import Picture
+from img2seq.data.picture import Picture, are_different
 from img2seq.data.records import (
     FoundImages,
     Problems,
@@ -73,8 +73,11 @@ class CaptionsFound:
 
     @property
     def splits(self) -> dict[str, str]:
-        """Return train, valid or test for each image that the source puts on a side."""
-        return {image_id: side for image_id, written in self.written_splits.items() if (side := side_of(written))}
+        """Return train, valid or test for each image that the source puts on a side; where it marks none as train, those that it leaves open."""
+        sides = {image_id: side for image_id, written in self.written_splits.items() if (side := side_of(written))}
+        if sides and "train" not in sides.values():
+            sides |= {image_id: "train" for image_id in self.captions if image_id not in sides}
+        return sides
 
     @property
     def summary(self) -> str:
@@ -161,14 +164,26 @@ def joined(source: Source, records: Iterable[Record]) -> CaptionsFound:
         if record.path:
             found.paths.setdefault(image_id, record.path)
         if record.picture is not None:
-            found.pictures.setdefault(image_id, record.picture)
+            first_picture = found.pictures.setdefault(image_id, record.picture)
+            if (
+                first_picture != record.picture
+                and image_id not in clashes
+                and are_different(first_picture, record.picture)
+            ):
+                clashes[image_id] = (
+                    f"image {shown(image_id)} stands for two pictures, {first_picture} and {record.picture}"
+                )
         if record.split:
             first = found.written_splits.setdefault(image_id, record.split)
             if side_of(first) != side_of(record.split):
-                clashes[image_id] = f"image {shown(image_id)} is in {shown(first)} and in {shown(record.split)}"
+                known = "" if side_of(first) and side_of(record.split) else f"; expected a split of {', '.join(SIDES)}"
+                clashes[image_id] = f"image {shown(image_id)} is in {shown(first)} and in {shown(record.split)}{known}"
         if image_id not in found.own_ids and (own := source.own_ids(record)):
             found.own_ids[image_id] = own
     found.problems.extend(clashes.values())
+    for of_image in (found.captions, found.paths, found.pictures, found.written_splits, found.own_ids):
+        for image_id in clashes:
+            of_image.pop(image_id, None)  # of which side or picture it is cannot be known
     _check_sides(found)
     return found
 
@@ -203,7 +218,7 @@ def images_at(where: str | Path, known: Mapping[str, CaptionsFound] = MappingPro
     if not is_source:
         return find_images(where)
     found = known.get(str(where)) or read_captions(where, captions_needed=False)
-    if found.problems:
+    if found.problems and str(where) not in known:  # of a source that is known they are listed already
         raise DataError(f"{where}: {len(found.problems)} row(s) cannot be used:\n{listed(found.problems)}")
     if not found.pictures:
         raise DataError(f"{where}: expected a folder of images or a source with pictures, found {found.title} alone")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from img2seq.data.csv_rows import decode_text, file_content
-from img2seq.data.picture import Picture
 from img2seq.data.records import is_image_name
 from img2seq.data.sources.content import Content
 from img2seq.data.sources.source import Format, Record, checked_record
@@ -21,47 +20,40 @@ def recognise(content: Content) -> bool:
     return content.is_folder and any(True for _ in _pairs(content))
 
 
-def _pairs(content: Content) -> Iterator[tuple[Path, Path]]:
-    """Yield (picture, text file) for each picture that has a text file beside it."""
-    texts = {path.with_suffix(""): path for path in reversed(content.archives(*ENDINGS))}
+def _pairs(content: Content) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield (picture, text files) for each picture that has text files beside it."""
+    texts: dict[Path, list[Path]] = {}
+    for path in content.archives(*ENDINGS):
+        texts.setdefault(path.with_suffix(""), []).append(path)
     for path in content.archives(""):
-        if is_image_name(path.name) and (text := texts.get(path.with_suffix(""))):
-            yield path, text
+        if is_image_name(path.name) and (of_picture := texts.get(path.with_suffix(""))):
+            yield path, of_picture
 
 
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each picture with a text file."""
     content.title = "pictures with text files"
     used: set[Path] = set()
-    for picture, text in _pairs(content):
-        used.add(text)
+    for picture, texts in _pairs(content):
+        used.update(texts)
         name = picture.relative_to(content.path).as_posix()
+        where = ", ".join(str(text.relative_to(content.path)) for text in texts)
         try:
-            lines = decode_text(text, file_content(text)).splitlines()
+            lines = [line for text in texts for line in decode_text(text, file_content(text)).splitlines()]
         except DataError as error:
             problems.append(str(error))
             continue
         captions = [line for line in lines if line.strip()]
-        place: Picture = picture
         if not captions:
-            problems.append(f"{text.relative_to(content.path)}: expected a caption on each line, found none")
+            problems.append(f"{where}: expected a caption on each line, found none")
             continue
-        record = checked_record(
-            "",
-            captions,
-            str(text.relative_to(content.path)),
-            problems,
-            picture=place,
-            path=name,
-            split=split_of_path(name),
-        )
+        record = checked_record("", captions, where, problems, picture=picture, path=name, split=split_of_path(name))
         if record is not None:
             yield record
-    alone = [
-        path for path in content.archives(*ENDINGS) if path not in used and path.parent in {p.parent for p in used}
-    ]
-    for path in alone:
-        if not path.name.lower().startswith(("readme", "license", "licence")):
+    folders = {path.parent for path in used}
+    for path in content.archives(*ENDINGS):
+        is_about_the_folder = path.name.lower().startswith(("readme", "license", "licence"))
+        if path not in used and path.parent in folders and not is_about_the_folder:
             problems.append(f"{path.relative_to(content.path)}: no picture has this name")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -103,6 +104,11 @@ def kept_id(columns: Mapping[str, Any]) -> str:
     return own if isinstance(own, str) else ""
 
 
+def beside(folder: Path, path: str) -> Path:
+    """Return where a picture is that a source writes relative to a folder, as any system writes it."""
+    return folder / path.strip().replace("\\", "/")
+
+
 def checked_record(
     image_id: str,
     captions: Sequence[object],
@@ -127,7 +133,7 @@ def checked_record(
         path: of the picture as it was written, None where the source has none.
     """
     id_is_path = not image_id and path is not None
-    path = clean_name(path or "").replace("\\", "/")  # as Windows writes it
+    path = clean_name(path or "").replace("\\", "/").removeprefix("./")  # as Windows and `find` write it
     name = path if id_is_path else clean_name(image_id)
     what = "the path" if id_is_path else "the ID"
     if not (is_utf8(name) and is_utf8(path)):

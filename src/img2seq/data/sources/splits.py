@@ -24,7 +24,8 @@ def split_of_path(path: str) -> str:
     return parts[0] if len(parts) > 1 and side_of(parts[0]) else ""
 
 
-def split_of_shard(name: str) -> str:
-    """Return the side that a shard's name begins with or holds as a word: `train-00000-of-00002.parquet`; "" for none."""
+def split_of_shard(path: str) -> str:
+    """Return the side that a folder of a shard is named after, or that its name holds as a word: `train-00000-of-00002.parquet`; "" for none."""
+    *folders, name = PurePosixPath(path).parts
     found = _IN_NAME.search(name.casefold())
-    return found[1] if found else ""
+    return next((folder for folder in folders if side_of(folder)), found[1] if found else "")

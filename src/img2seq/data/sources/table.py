@@ -17,7 +17,7 @@ from typing import Any
 
 from img2seq.data.csv_rows import DELIMITERS, Row, decode_text, file_content, read_rows, row_problem
 from img2seq.data.sources.content import UTF16, Content, first_among, plain_name
-from img2seq.data.sources.source import Format, Record, checked_record
+from img2seq.data.sources.source import Format, Record, beside, checked_record
 from img2seq.errors import DataError, did_you_mean, shown, shown_all
 
 COLUMNS = ("ID", "Sequence")
@@ -104,7 +104,7 @@ def _record(
     path = values[columns.image] if columns.image is not None else None
     options: dict[str, Any] = {"columns": {name: values[i] for i, name in others}} if others else {}
     if path is not None and path.strip():
-        options |= {"path": path, "picture": content.path.parent / path.strip().replace("\\", "/")}
+        options |= {"path": path, "picture": beside(content.path.parent, path)}
     elif columns.id is None:
         options["path"] = ""
     split = values[columns.split] if columns.split is not None and columns.split < len(values) else ""

@@ -16,7 +16,7 @@ from img2seq.data.records import is_image_name
 from img2seq.data.sources.content import Content, first_among
 from img2seq.data.sources.entries import captions_of
 from img2seq.data.sources.source import Format, Record, checked_record, kept_id
-from img2seq.data.sources.splits import split_of_path, split_of_shard
+from img2seq.data.sources.splits import split_of_shard
 from img2seq.data.sources.table import SPLIT_NAMES
 from img2seq.errors import DataError, shown
 
@@ -40,7 +40,7 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
     content.title = "WebDataset" if len(shards) == 1 else f"WebDataset in {len(shards):,} shards"
     for shard in shards:
         below = shard.relative_to(content.path).as_posix() if content.is_folder else shard.name
-        side = split_of_path(below) or split_of_shard(shard.name)
+        side = split_of_shard(below)
         for key, members in _samples(shard):
             record = _record(content, shard, key, members, side, problems)
             if record is not None:
@@ -86,7 +86,7 @@ def _record(
     texts: list[Any] = []
     columns: dict[str, Any] = {}
     for kind in _TEXTS:
-        if kind not in members or texts or not content.captions_needed:
+        if kind not in members or texts:
             continue
         data = _read(shard, (members[kind].offset_data, min(members[kind].size, MOST_TEXT)))
         try:

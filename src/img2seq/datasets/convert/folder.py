@@ -101,7 +101,8 @@ class Work:
         """
         for path in self.folder.glob(".part-*"):
             path.unlink()
-        done = {"plan": self.plan, "made by": "img2seq data convert", "files": _states(self.folder)}
+        before = read_marker(self.folder) or {}  # stopped between this and the new name, the next one goes on from it
+        done = {**before, "plan": self.plan, "made by": "img2seq data convert", "files": _states(self.folder)}
         _write_json(self.folder / MARKER, done)
         check_target(self.target, overwrite=overwrite)
         _remove_own(self.replaced)
