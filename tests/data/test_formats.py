@@ -415,3 +415,63 @@ def test_row_groups_are_kept_while_threads_take_pictures_in_turn(
     ]
     assert len(opened) == 2
     assert read[0] == samples[0].data
+
+
+# --- what strangers brought
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nBild;Beschreibung\nx.jpg;a dog\ny.jpg;a cat\n",
+        "Katalog 2024;\n\nDateiname;Bildbeschreibung\nx.jpg;a dog\ny.jpg;a cat\n",
+        "fichier;légende\nx.jpg;a dog\ny.jpg;a cat\n",
+        "file,alt_text,comment\nx.jpg,a dog,seen by M\ny.jpg,a cat,seen by M\n",
+    ],
+)
+def test_tables_of_offices_are_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text(text)
+    found = read_captions(tmp_path / "captions.csv")
+    assert (found.captions, found.problems) == ({"x": ["a dog"], "y": ["a cat"]}, [])
+
+
+def test_workbooks_may_begin_with_a_title_or_a_sheet_about_themselves(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    about = book.active
+    assert about is not None
+    about.append(["Katalog der Sammlung"])
+    sheet = book.create_sheet("Bilder")
+    for row in (["Sammlung", None], [], ["Bild", "Beschreibung"], ["x.jpg", "a dog"], ["y.jpg", "a cat"]):
+        sheet.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert read_captions(tmp_path / "a.xlsx").captions == {"x": ["a dog"], "y": ["a cat"]}
+
+
+def test_numbered_columns_beside_the_first_are_captions_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,caption,caption_2,caption_3\nx.jpg,a,b,c\n")
+    assert read_captions(tmp_path / "a.csv").captions == {"x": ["a", "b", "c"]}
+    (tmp_path / "a.jsonl").write_text(
+        '{"file_name": "x.jpg", "text": "a", "text_2": "b"}\n{"file_name": "y.jpg", "text": "c"}'
+    )
+    assert read_captions(tmp_path / "a.jsonl").captions == {"x": ["a", "b"], "y": ["c"]}
+
+
+def test_entries_with_several_pictures_are_counted(tmp_path: Path) -> None:
+    entry = {"image": ["a/1.jpg", "a/2.jpg"], "caption": "the difference"}
+    (tmp_path / "a.json").write_text(json.dumps([entry, {"image": "3.jpg", "caption": "a dog"}]))
+    found = read_captions(tmp_path / "a.json")
+    assert sorted(found.captions) == ["1", "3"]
+    assert ["1 entry with several pictures" in note for note in found.notes] == [True]
+
+
+def test_pictures_in_parquet_come_before_their_names(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"image": {"bytes": b"picture", "path": None}, "caption": ["a", "b"], "filename": "x.jpg", "split": "test"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found = read_captions(tmp_path / "a.parquet")
+    assert (found.captions, found.splits) == ({"x": ["a", "b"]}, {"x": "test"})
+    assert picture_bytes(found.pictures["x"], ImageSpec(8, 8)) == b"picture"

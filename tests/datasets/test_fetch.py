@@ -89,15 +89,14 @@ class Handler(BaseHTTPRequestHandler):
             host.requests.append((self.path, int(asked[1]) if asked else 0, asked is not None))
             host.active += 1
             host.busiest = max(host.busiest, host.active)
+        time.sleep(host.delay_s)
+        with host.lock:  # before the answer: a client that has it may ask again at once
+            host.active -= 1
         try:
-            time.sleep(host.delay_s)
             if not host.fault(self, n):
                 self.answer()
         except (BrokenPipeError, ConnectionResetError):
             pass
-        finally:
-            with host.lock:
-                host.active -= 1
 
     def answer(self, *, ends_after: int | None = None, length: int | None = None) -> None:
         """Answer as a good server, or end the connection after some bytes, or with another length in the header."""

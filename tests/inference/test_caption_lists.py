@@ -86,3 +86,17 @@ def test_an_evaluation_of_a_run_writes_the_ids_of_its_source(run: Path, images: 
     assert img2seq("evaluate", run, *data, "--split", "train", "--output", tmp_path / "one") == 0
     assert img2seq("evaluate", run, *data, "--split", "test", "--output", tmp_path / "one") == 2
     assert img2seq("evaluate", run, *data, "--output", tmp_path / "none") == 2  # which side is meant is not said
+
+
+def test_columns_of_a_list_can_be_named(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(images.glob("*.png"))[:2]
+    (tmp_path / "list.csv").write_text(
+        "\n".join(["Inventar;Werk", *(f"{i};{path.name}" for i, path in enumerate(files))])
+    )
+    line: list[str | Path] = ["caption", run, tmp_path / "list.csv", "--images", images]
+    assert img2seq(*line) == 2
+    assert "--image-column" in capsys.readouterr().err
+    assert img2seq(*line, "--image-column", "Werk") == 0
+    assert [row.split("\t")[0] for row in capsys.readouterr().out.splitlines()] == [str(path) for path in files]

@@ -9,7 +9,15 @@ import os
 import sys
 from collections.abc import Iterable
 
-from img2seq.cli.arguments import Verbs, add_decoding_arguments, add_verb, decoding_of, set_run
+from img2seq.cli.arguments import (
+    Verbs,
+    add_decoding_arguments,
+    add_read_arguments,
+    add_verb,
+    decoding_of,
+    read_options_of,
+    set_run,
+)
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
 from img2seq.model.cpu.collector import collector_paused
@@ -56,6 +64,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--beginning", default="", metavar="TEXT", help="what every caption begins with (default: nothing)"
     )
+    add_read_arguments(parser)
     add_decoding_arguments(parser)
     set_run(parser, run)
 
@@ -82,7 +91,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     picture = picture_in(sys.stdin) if STANDARD_INPUT in given else None
     one_file = len(given) == 1 and (picture is not None or is_picture(given[0]))
     output = Path(with_home(arguments.output)) if to_file else None
-    paths: Iterable[str] = expand(given, sys.stdin, picture=picture, images=arguments.images, warn=announce.warn)
+    paths: Iterable[str] = expand(
+        given,
+        sys.stdin,
+        picture=picture,
+        images=arguments.images,
+        options=read_options_of(arguments),
+        warn=announce.warn,
+    )
     if picture is not None or STANDARD_INPUT not in given:
         paths = list(paths)  # wrong ones are found before the work, and the bar knows the end
     own_ids = isinstance(paths, list) and any(isinstance(path, Listed) for path in paths)

@@ -264,8 +264,10 @@ def check_matched(
     if len(matched.missing) == len(captioned):
         example, some = next(iter(captioned)), next(iter(found.pictures.values()))
         name = some.name if isinstance(some, Path) else str(some)
+        reasons = [line for i, line in matched.missing.items() if line != i]
+        why = f":\n{listed(reasons)}" if reasons else ""
         raise DataError(
-            f"{found.where}: none of the {len(captioned)} captioned IDs has an image. An ID is {shown(example)}, an image is {name!r}"
+            f"{found.where}: none of the {len(captioned)} captioned IDs has an image. An ID is {shown(example)}, an image is {name!r}{why}"
         )
     problems.add(f"ID(s) with captions have no image in {found.where}", list(matched.missing.values()))
     notes = []

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from img2seq.config.outputs import ReadOptions
 from img2seq.data.csv_rows import read_rows, row_problem
 from img2seq.data.picture import Picture
 from img2seq.data.records import EXTENSIONS, Problems, images_below, is_image_name, unread_pictures
-from img2seq.data.sources.content import Content, is_pattern
+from img2seq.data.sources.content import GUESSED, Content, is_pattern
 from img2seq.data.sources.read import match_images, read_captions
 from img2seq.data.sources.table import table_text
 from img2seq.data.text import clean_name
@@ -76,6 +77,7 @@ def expand(
     *,
     picture: bytes | None = None,
     images: str | None = None,
+    options: ReadOptions = GUESSED,
     warn: Callable[[str], None],
     by_pattern: bool = False,
 ) -> Iterator[str]:
@@ -88,6 +90,7 @@ def expand(
         standard_input: lines of paths.
         picture: what standard input holds instead; yielded as "-".
         images: folder of the pictures that lists name; None where they are beside the lists.
+        options: what is said of the formats of lists.
         warn: of pictures that are not read.
         by_pattern: whether a pattern found these paths: then a folder may be without images.
 
@@ -103,15 +106,17 @@ def expand(
             yield from (with_home(line) for line in lines if line.strip())
         elif Path(path).is_dir():
             is_source = next(images_below(path), None) is None and bool(Content(path).archives(*ARCHIVES))
-            yield from _listed(path, images) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
+            yield from (
+                _listed(path, images, options) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
+            )
         elif _is_list(path):
-            yield from _paths_in_table(Path(path), images) if _holds_paths(path) else _listed(path, images)
+            yield from _paths_in_table(Path(path), images) if _holds_paths(path) else _listed(path, images, options)
         elif Path(path).exists() or not is_pattern(path):
             yield path  # a file that is missing is reported as an image that failed
         elif is_pattern(path) and path.lower().endswith(ARCHIVES):
-            yield from _listed(path, images)  # shards are one source
+            yield from _listed(path, images, options)  # shards are one source
         elif found := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207  (pathlib knows no absolute patterns)
-            yield from expand(found, standard_input, images=images, warn=warn, by_pattern=True)
+            yield from expand(found, standard_input, images=images, options=options, warn=warn, by_pattern=True)
         else:
             raise DataError(f"{path}: no file fits this pattern")
 
@@ -129,9 +134,9 @@ def _holds_paths(path: str) -> bool:
     return "path" in header or bool(header and is_image_name(header[0]))
 
 
-def _listed(path: str, images: str | None) -> Iterator[Listed]:
+def _listed(path: str, images: str | None, options: ReadOptions) -> Iterator[Listed]:
     """Yield the pictures of a source. Raises DataError, before the first one, listing all rows that cannot be used."""
-    found = read_captions(path, captions_needed=False)
+    found = read_captions(path, options, captions_needed=False)
     problems = Problems()
     problems.add(f"row(s) of {path} cannot be used", found.problems)
     if images is not None:

@@ -31,6 +31,10 @@ def read_results(path: str | Path) -> dict[str, str]:
     path = Path(path)
     problems: list[str] = []
     with _score_errors():
+        if path.suffix.lower() in (".csv", ".jsonl", ".txt", ".tsv"):
+            raise ScoreError(
+                f"{path}: expected COCO results, a JSON list of image_id and caption; img2seq caption --output results.json writes them"
+            )
         content = read_json(path)
         if isinstance(content, list):
             entries = caption_entries(path, content, "", problems, once=True)

@@ -88,7 +88,8 @@ def look(photos: str, captions_at: str | None, options: ReadOptions) -> Found:
         notes.append(f"{counted(len(test), 'image')} of the test part are left for: img2seq evaluate RUN --split test")
     if problems:
         kinds = "; ".join(f"{len(entries):,} {kind}" for kind, entries in problems.by_kind.items())
-        notes.append(f"left out (on_bad_data: skip), as img2seq data check lists: {kinds}")
+        first = next(iter(problems.by_kind.values()))[0]
+        notes.append(f"left out (on_bad_data: skip), as img2seq data check lists: {kinds}; the first: {first}")
     return Found(
         photos, source, _read_as(source, options), captions, len(images.pictures), train, valid, splits, problems,
         [found.summary, *found.notes, *notes_on_images, *notes],

@@ -41,6 +41,7 @@ class Content:
         options: what a person says of it.
         title: what was found, in a few words; a format makes it more precise when it reads.
         notes: what else to say of what was read.
+        n_several: entries that show several pictures, of which the first is taken.
         captions_needed: whether a picture without captions is a problem; a list of pictures to caption has none.
 
     Raises:
@@ -51,6 +52,7 @@ class Content:
         self.path, self.options, self.captions_needed = Path(path), options, captions_needed
         self.title = ""
         self.notes: list[str] = []
+        self.n_several = 0
 
     @cached_property
     def is_folder(self) -> bool:

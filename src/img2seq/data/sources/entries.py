@@ -38,6 +38,7 @@ def record_of(
         return None
     names, options = list(entry), content.options
     path = image_of(entry, options.image_column)
+    content.n_several += any(isinstance(value, list) and len(value) > 1 and path in value for value in entry.values())
     captions = captions_of(entry, options.caption_columns) if content.captions_needed else []
     if captions is None:
         what = f"the key {shown(options.caption_columns[0])}" if options.caption_columns else "a caption"

@@ -66,7 +66,7 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
                     f"{shard}: expected the column {shown(name)}, found {shown_all(names)}.{did_you_mean(name, names)}"
                 )
         captions = list(options.caption_columns) or [names[i] for i in caption_places(names)]
-        image = options.image_column or first_among(names, IMAGE_NAMES)
+        image = options.image_column or _image_column(arrow, schema)
         own = options.id_column or first_among(names, ID_NAMES)
         if not content.captions_needed:
             captions = []
@@ -124,6 +124,17 @@ def _read_shard(content: Content, shard: Path, problems: list[str]) -> Iterator[
                 )  # fmt: skip
                 if record is not None:
                     yield record
+
+
+def _image_column(arrow: Any, schema: Any) -> str | None:
+    """Return the column with pictures: one that holds them before one that names them."""
+    names = list(schema.names)
+    holds = [
+        name
+        for name in names
+        if "bytes" in _parts(arrow, schema.field(name)) or arrow.types.is_binary(schema.field(name).type)
+    ]
+    return first_among(holds, IMAGE_NAMES) or first_among(names, IMAGE_NAMES)
 
 
 def _parts(arrow: Any, field: Any) -> list[str]:

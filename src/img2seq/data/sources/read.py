@@ -156,6 +156,10 @@ def joined(source: Source, records: Iterable[Record]) -> CaptionsFound:
     records = list(records)
     long_ids = [image_id_of(record.image_id) for record in records]
     short = shortest_ids({long for long, record in zip(long_ids, records, strict=True) if record.id_is_path})
+    if n := source.content.n_several:
+        source.content.notes.append(
+            f"{source.content.path}: {counted(n, 'entry').replace('entrys', 'entries')} with several pictures: the first is taken"
+        )
     found = CaptionsFound({}, source.problems, source.content.title, source.content.notes)
     clashes: dict[str, str] = {}
     for record, long in zip(records, long_ids, strict=True):

@@ -23,11 +23,19 @@ from img2seq.errors import DataError, did_you_mean, shown, shown_all
 COLUMNS = ("ID", "Sequence")
 # In the plain form of `plain_name`, the most telling first.
 ID_NAMES = ("id", "imageid", "uid", "key")
-IMAGE_NAMES = ("filename", "filepath", "imagepath", "image", "imagename", "imagefile", "imagefilename", "file", "path", "picture", "photo", "img", "name")  # fmt: skip
-CAPTION_NAMES = ("sequence", "caption", "captions", "text", "description", "sentence", "sentences", "comment", "alttext", "label")  # fmt: skip
+IMAGE_NAMES = (
+    "filename", "filepath", "imagepath", "image", "imagename", "imagefile", "imagefilename", "file", "path", "picture", "photo", "img",
+    "jpg", "png", "imagebytes", "imgbytes", "bild", "bilddatei", "bildname", "datei", "dateiname", "fichier", "nomfichier", "imagen",
+    "archivo", "immagine", "afbeelding", "bestand", "name",
+)  # fmt: skip
+CAPTION_NAMES = (
+    "sequence", "caption", "captions", "text", "description", "sentence", "sentences", "alttext", "beschreibung", "bildbeschreibung",
+    "légende", "legende", "descripción", "descripcion", "leyenda", "descrizione", "didascalia", "omschrijving", "comment", "label",
+)  # fmt: skip
 SPLIT_NAMES = ("split", "subset", "partition")
 _UNDEFINED_IN_1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+MOST_TITLE_ROWS = 10  # above the header
 MOST_ACCENTED = 0.3  # of the characters; more is no Western European text
 
 
@@ -69,9 +77,7 @@ class Columns:
 def read(content: Content, problems: list[str]) -> Iterator[Record]:
     """Yield a record for each row; an ID on several rows has several captions, further columns are kept."""
     rows, delimiter = table_rows(content)
-    first = next(rows, None)
-    header = [name.strip() for name in first.values] if first is not None else []
-    columns = columns_of(content, header)
+    header, columns = _header(content, rows)
     content.title = _title(content, header, columns, delimiter)
     taken = {*columns.needed, *columns.captions, columns.split}
     others = [(i, name) for i, name in enumerate(header) if i not in taken or i == columns.split]
@@ -93,6 +99,22 @@ def read(content: Content, problems: list[str]) -> Iterator[Record]:
         if record is not None:
             ids.add(record.image_id)
             yield record
+
+
+def _header(content: Content, rows: Iterator[Row]) -> tuple[list[str], Columns]:
+    """Return the header, which may stand below a title. Raises what is wrong with the first row where no row is one."""
+    error: DataError | None = None
+    for _, row in zip(range(MOST_TITLE_ROWS + 1), rows, strict=False):
+        header = [name.strip() for name in row.values]
+        if len(header) == 1 and header[0].startswith("sep="):  # Excel's own mark
+            continue
+        try:
+            return header, columns_of(content, header)
+        except DataError as found:
+            error = error or found
+            if len(header) > 1 and all(header):
+                break  # a row that is full is no title
+    raise error or DataError(f"{content.path}:1: expected the columns ID and Sequence, found nothing")
 
 
 def _record(
@@ -166,7 +188,10 @@ def _seems_western(data: bytes) -> bool:
 
 def _delimiter(text: str) -> str:
     """Return what separates the values: what gives the header columns that are known, else what it has most of."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    lines = [line for line in text.splitlines()[: MOST_TITLE_ROWS + 1] if line.strip()]
+    if lines and (found := re.fullmatch(r'"?sep=(.)"?', lines[0].strip())):
+        return found[1]
+    header = lines[0] if lines else ""
     known = {*ID_NAMES, *IMAGE_NAMES, *CAPTION_NAMES, *SPLIT_NAMES}
 
     def fit(mark: str) -> tuple[int, int]:
@@ -195,8 +220,10 @@ def _workbook_rows(path: Path) -> Iterator[Row]:
                     for line, cells in enumerate(sheet.iter_rows(), 1)
                     if any(values := [_cell_text(cell) for cell in cells])
                 ]
-                if rows:
-                    width = max(len(rows[0].values), 1)
+                if any(
+                    len(list(filter(None, row.values))) > 1 for row in rows
+                ):  # a sheet of one column tells of the others
+                    width = max(len(row.values) for row in rows)
                     yield from (Row(row.line, _without_blanks(row.values, width), 1, "") for row in rows)
                     return
     except Exception as error:  # a damaged workbook raises whatever its parts raise
@@ -259,19 +286,15 @@ def columns_of(content: Content, header: Sequence[str]) -> Columns:
 
 def caption_places(names: Sequence[str]) -> tuple[int, ...]:
     """Return the places of the columns whose names say that they hold captions: `caption`, or `caption_1`, `caption_2` and so on."""
-    found = first_among(names, CAPTION_NAMES)
-    if found is not None:
-        return (names.index(found),)
-    for base in CAPTION_NAMES:
-        numbered = [i for i, name in enumerate(names) if re.fullmatch(rf"{base}\d+", plain_name(name))]
-        if numbered:
-            return tuple(numbered)
+    for base in CAPTION_NAMES:  # `caption` and `caption_2` are two captions
+        if found := [i for i, name in enumerate(names) if re.fullmatch(rf"{base}\d*", plain_name(name))]:
+            return tuple(found)
     return ()
 
 
 def _hint(header: Sequence[str]) -> str:
     near = did_you_mean("ID", header) or did_you_mean("Sequence", [name for name in header if len(name) < 100])
-    return f"{near} Name them: id_column (or image_column) and caption_columns"
+    return f"{near} Name them: id_column (or image_column) and caption_columns (--id-column, --image-column, --caption-columns)"
 
 
 def _title(content: Content, header: Sequence[str], columns: Columns, delimiter: str) -> str:
