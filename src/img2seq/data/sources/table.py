@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -260,9 +261,10 @@ def columns_of(content: Content, header: Sequence[str]) -> Columns:
         DataError: where none does, or a column that was named is not there or there twice.
     """
     options, where = content.options, f"{content.path}:1"
-    for name in {name for name in header if header.count(name) > 1}:
+    count = Counter(header)
+    for name in [name for name, n in count.items() if n > 1]:
         if name in COLUMNS or name in (options.id_column, options.image_column, *options.caption_columns):
-            raise DataError(f"{where}: expected one column {name}, found {header.count(name)}: {shown_all(header)}")
+            raise DataError(f"{where}: expected one column {name}, found {count[name]}: {shown_all(header)}")
 
     def place(name: str | None, known: Sequence[str]) -> int | None:
         if name is not None and name not in header:
@@ -286,10 +288,10 @@ def columns_of(content: Content, header: Sequence[str]) -> Columns:
 
 def caption_places(names: Sequence[str]) -> tuple[int, ...]:
     """Return the places of the columns whose names say that they hold captions: `caption`, or `caption_1`, `caption_2` and so on."""
-    for base in CAPTION_NAMES:  # `caption` and `caption_2` are two captions
-        if found := [i for i, name in enumerate(names) if re.fullmatch(rf"{base}\d*", plain_name(name))]:
-            return tuple(found)
-    return ()
+    without_number: dict[str, list[int]] = {}  # `caption` and `caption_2` are two captions
+    for i, name in enumerate(names):
+        without_number.setdefault(plain_name(name).rstrip("0123456789"), []).append(i)
+    return next((tuple(without_number[base]) for base in CAPTION_NAMES if base in without_number), ())
 
 
 def _hint(header: Sequence[str]) -> str:
