@@ -366,3 +366,12 @@ def test_sinusoids_are_those_of_the_paper() -> None:
     table = sinusoids(7, 6)
     assert float(table[5, 3]) == pytest.approx(torch.cos(torch.tensor(5 / 10000 ** (2 / 6))).item())
     assert float(table[5, 4]) == pytest.approx(torch.sin(torch.tensor(5 / 10000 ** (4 / 6))).item())
+
+
+def test_stems_whose_gradient_torch_cannot_compute_channels_last_are_kept_otherwise() -> None:
+    """A 1 x 1 convolution of the pixels with a stride writes past its memory there, which ends the process now or later."""
+    for name, expected in (("mobileone_s0", torch.contiguous_format), ("resnet18", torch.channels_last)):
+        encoder = ImageEncoder(name, height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3)
+        assert encoder.memory_format == expected
+        kernels = [m.weight for m in encoder.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+        assert all(kernel.is_contiguous(memory_format=expected) for kernel in kernels)

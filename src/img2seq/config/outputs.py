@@ -26,9 +26,7 @@ class CaptionSource(Section):
     output_type: Literal["sequence"] = Field(description="Only sequence is supported.")
 
 
-class ReadOptions(Section):
-    """What a person says of captions on disk, in place of what would be guessed: fields here, flags of the verbs that read captions."""
-
+class ReadOptions(Section):  # what a person says of captions on disk: fields here, flags of the verbs that read captions
     format: Literal["table", "coco", "karpathy", "flickr", "imagefolder", "parquet", "webdataset", "jsonl", "blip", "llava", "sidecar", "lists"] | None = Field(None, description="Ours. Format of the captions, where it is not found from what they hold.")
     id_column: str | None = Field(None, description="Ours. Column (or key) with the ID of an image; null guesses.")
     caption_columns: list[str] = Field([], description="Ours. Columns (or keys) with captions; empty guesses.")

@@ -55,7 +55,11 @@ class ImageEncoder(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.requires_grad_(not frozen)
-        self.backbone.to(memory_format=torch.channels_last)
+        # torch 2.14 writes past its memory in the gradient of 1 x 1 stems with a stride that are kept channels last (mobileone, fastvit)
+        stems = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d) and m.in_channels <= 4]
+        is_safe = all(stem.kernel_size != (1, 1) or stem.stride == (1, 1) for stem in stems)
+        self.memory_format = torch.channels_last if is_safe else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
         self.n_places, self.n_features = self._measure(name, height, width, len(mean))
 
     def train(self, mode: bool = True) -> ImageEncoder:
@@ -68,7 +72,7 @@ class ImageEncoder(nn.Module):
         if self.runtime is not None and not self.training and not torch.is_grad_enabled():
             return self.runtime(pixels)
         x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=self.memory_format)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self._as_sequence(self.backbone.forward_features(x))  # type: ignore[operator]  # every timm model has it
 
