@@ -7,9 +7,14 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +51,7 @@ SMALL = (
     "_m1",
     "14t",
 )
+TIME_LIMIT_S = 120
 MOST_CANDIDATES = 4  # of a family, those whose names say that they are small
 
 PAGE = """# Encoders
@@ -172,20 +178,35 @@ def _smallest_size(name: str) -> int:
     return SIZES[1]
 
 
-def main(only: list[str]) -> None:
-    """Try all families, or those named, and write docs/encoders.md."""
+def _try_in_words(name: str, size: int) -> str:
+    """Return what came of an encoder. Runs in a process of its own."""
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
+        try:
+            return try_encoder(Path(folder) / "x", name, size).in_words
+        except Exception as error:
+            return f"FAULT: {type(error).__name__}: {error}"
+
+
+def main(only: list[str]) -> None:
+    """Try all families, or those named, and write docs/encoders.md. Each has a process of its own: native code may end it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "timm", "img2seq.training.loop", "img2seq.inference.captioner"])
     rows = []
     every = members()
     for n_parameters, family, name, size in every:
         if only and family not in only:
             continue
         begun = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
+        with ProcessPoolExecutor(1, mp_context=context) as process:
             try:
-                found = try_encoder(Path(folder) / "x", name, size).in_words
-            except Exception as error:
-                found = f"FAULT: {type(error).__name__}: {error}"
+                found = process.submit(_try_in_words, name, size).result(timeout=TIME_LIMIT_S)
+            except BrokenProcessPool:
+                found = "FAULT: its process died"
+            except TimeoutError:
+                found = f"FAULT: not done after {TIME_LIMIT_S} s"
+                for worker in multiprocessing.active_children():
+                    worker.kill()
         rows.append(f"| {family} | {name} | {n_parameters / 1e6:.1f} | {size} | {found} |")
         print(rows[-1], f"{time.perf_counter() - begun:.0f} s", flush=True)
         if not only:
