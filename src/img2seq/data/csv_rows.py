@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,17 +146,3 @@ def _same_form(name: str, other: str) -> bool:
     if not any(char.isdigit() for char in name) or not any(char.isdigit() for char in other):
         return False
     return re.sub(r"\w+", "w", name) == re.sub(r"\w+", "w", other)
-
-
-def delimiter_hint(header: Sequence[str]) -> str:
-    """Return " The columns are separated by ...", where a header of one column holds another delimiter, else ""."""
-    if len(header) != 1:
-        return ""
-    found = {name for char, (_, name) in DELIMITERS.items() if char in header[0]}
-    return f" The columns are separated by {' and '.join(sorted(found))}; expected commas." if found else ""
-
-
-def split_header(header: Sequence[str]) -> list[str]:
-    """Return the names in a header, whichever delimiter stands between them."""
-    names = [name for part in header for name in re.split("[;\t|]", part)]
-    return [name.strip().strip('"') for name in names]

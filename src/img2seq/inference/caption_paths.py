@@ -14,13 +14,12 @@ from img2seq.data.csv_rows import read_rows, row_problem
 from img2seq.data.picture import Picture
 from img2seq.data.records import EXTENSIONS, Problems, images_below, is_image_name, unread_pictures
 from img2seq.data.sources.content import GUESSED, Content, is_pattern
-from img2seq.data.sources.read import match_images, read_captions
+from img2seq.data.sources.read import ARCHIVES, is_folder_of_shards, match_images, read_captions
 from img2seq.data.sources.table import table_text
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, listed, shown, shown_all
 
 STANDARD_INPUT = "-"
-ARCHIVES = (".tar", ".parquet")
 LISTS = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", *ARCHIVES)
 _PICTURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|P[1-6]\s+\d+\s+\d+\s", re.DOTALL
@@ -105,7 +104,7 @@ def expand(
             lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in standard_input)
             yield from (with_home(line) for line in lines if line.strip())
         elif Path(path).is_dir():
-            is_source = next(images_below(path), None) is None and bool(Content(path).archives(*ARCHIVES))
+            is_source = is_folder_of_shards(Content(path))
             yield from (
                 _listed(path, images, options) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
             )

@@ -47,6 +47,9 @@ FORMATS = [
 ]  # fmt: skip
 
 
+ARCHIVES = (".tar", ".parquet")  # that hold pictures
+
+
 @dataclass(frozen=True)
 class CaptionsFound:
     """Captions by image ID in the order of the source, and what else it says of its images.
@@ -158,7 +161,7 @@ def joined(source: Source, records: Iterable[Record]) -> CaptionsFound:
     short = shortest_ids({long for long, record in zip(long_ids, records, strict=True) if record.id_is_path})
     if n := source.content.n_several:
         source.content.notes.append(
-            f"{source.content.path}: {counted(n, 'entry').replace('entrys', 'entries')} with several pictures: the first is taken"
+            f"{source.content.path}: {n:,} {'entry' if n == 1 else 'entries'} with several pictures: the first is taken"
         )
     found = CaptionsFound({}, source.problems, source.content.title, source.content.notes)
     clashes: dict[str, str] = {}
@@ -204,6 +207,11 @@ def _check_sides(found: CaptionsFound) -> None:
         del found.written_splits[image_id]
 
 
+def is_folder_of_shards(content: Content) -> bool:
+    """Tell whether a folder holds its pictures in shards, and none as files."""
+    return bool(content.archives(*ARCHIVES)) and next(images_below(content.path), None) is None
+
+
 def images_at(where: str | Path, known: Mapping[str, CaptionsFound] = MappingProxyType({})) -> FoundImages:
     """Return the images that an input has: those of a folder, or those that a source holds or names.
 
@@ -215,10 +223,7 @@ def images_at(where: str | Path, known: Mapping[str, CaptionsFound] = MappingPro
         DataError: where there is none, or a row of the source cannot be used.
     """
     content = Content(where)
-    if content.is_folder:
-        is_source = bool(content.archives(".tar", ".parquet")) and next(images_below(content.path), None) is None
-    else:
-        is_source = content.files[0].exists()
+    is_source = is_folder_of_shards(content) if content.is_folder else content.files[0].exists()
     if not is_source:
         return find_images(where)
     found = known.get(str(where)) or read_captions(where, captions_needed=False)
