@@ -13,11 +13,13 @@ from img2seq.serving.limits import MOST_ROWS, MOST_TOKENS
 BASE64 = {"type": "string", "contentEncoding": "base64", "description": "a picture as base64, or a data URL"}
 LOWER_HERE = {"beam_size": MOST_ROWS, "n_best": MOST_ROWS, "max_length": MOST_TOKENS, "min_length": MOST_TOKENS}
 SETTINGS_SCHEMA: dict[str, dict[str, Any]] = {
-    name: {key: value for key, value in schema.items() if key != "title"}
+    name: {
+        key: LOWER_HERE.get(name, value) if key == "maximum" else value
+        for key, value in schema.items()
+        if key != "title"
+    }
     for name, schema in TypeAdapter(Decoding).json_schema()["properties"].items()
 }
-for _name, _most in LOWER_HERE.items():
-    SETTINGS_SCHEMA[_name]["maximum"] = _most
 
 
 class Alternative(BaseModel):
