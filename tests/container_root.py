@@ -96,11 +96,11 @@ def _megabytes(folder: Path) -> int:
 
 def run_root(served: Stage, folder: Path, export: Path, picture: Path) -> None:
     """Do what the second stage says, and what a person would then do."""
-    uid, gid = served.all("USER")[0].split(":")
+    uid, gid = served.lines("USER")[0].split(":")
     environment = {k: v.replace("/opt/img2seq", f"{folder}/opt/img2seq") for k, v in served.environment.items()}
     environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     inside = ["unshare", "--mount", "sh", "-c", READ_ONLY.format(uid=uid, gid=gid), "sh"]
-    entrypoint = [str(folder / "opt/img2seq/bin/img2seq"), *served.list("ENTRYPOINT")[1:], str(export)]
+    entrypoint = [str(folder / "opt/img2seq/bin/img2seq"), *served.words("ENTRYPOINT")[1:], str(export)]
     check = [str(folder / "opt/img2seq/bin/python"), *served.healthcheck[1:]]
     print(shlex.join(entrypoint), flush=True)
     began = time.monotonic()

@@ -20,27 +20,27 @@ class Stage:
     name: str
     instructions: list[tuple[str, str]] = field(default_factory=list)
 
-    def all(self, keyword: str) -> list[str]:
+    def lines(self, keyword: str) -> list[str]:
         """Return what stands behind each instruction of a kind."""
         return [rest for word, rest in self.instructions if word == keyword]
 
-    def list(self, keyword: str) -> list[str]:
+    def words(self, keyword: str) -> list[str]:
         """Return the words of an instruction that stands once, as a JSON list."""
-        (rest,) = self.all(keyword)
+        (rest,) = self.lines(keyword)
         words: list[str] = json.loads(rest)
         return words
 
     @property
     def healthcheck(self) -> list[str]:
         """Return the command of the health check."""
-        (rest,) = self.all("HEALTHCHECK")
+        (rest,) = self.lines("HEALTHCHECK")
         words: list[str] = json.loads(rest.partition(" CMD ")[2])
         return words
 
     @property
     def environment(self) -> dict[str, str]:
         """Return what ENV sets."""
-        return dict(word.split("=", 1) for rest in self.all("ENV") for word in rest.split())
+        return dict(word.split("=", 1) for rest in self.lines("ENV") for word in rest.split())
 
 
 def stages(path: Path = CONTAINERFILE) -> list[Stage]:

@@ -31,18 +31,18 @@ def served() -> Stage:
 def test_one_stage_builds_and_the_other_runs_what_it_built() -> None:
     build, served = stages()
     assert (build.base, build.name) == (served.base, "build")
-    assert all("/opt/img2seq/" in f"{line}/" for line in build.all("RUN"))
-    assert served.all("COPY") == ["--from=build /opt/img2seq /opt/img2seq"]
-    assert served.all("RUN") == []
-    for copied in build.all("COPY"):
+    assert all("/opt/img2seq/" in f"{line}/" for line in build.lines("RUN"))
+    assert served.lines("COPY") == ["--from=build /opt/img2seq /opt/img2seq"]
+    assert served.lines("RUN") == []
+    for copied in build.lines("COPY"):
         *sources, _ = copied.split()
         assert [source for source in sources if not (ROOT / source).exists()] == []
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert {f"!{source}" for copied in build.all("COPY") for source in copied.split()[:-1]} <= set(ignored)
+    assert {f"!{source}" for copied in build.lines("COPY") for source in copied.split()[:-1]} <= set(ignored)
 
 
 def test_it_installs_what_the_project_names() -> None:
-    installs = [shlex.split(line) for line in stages()[0].all("RUN") if "pip install" in line]
+    installs = [shlex.split(line) for line in stages()[0].lines("RUN") if "pip install" in line]
     wanted = [word for words in installs for word in words if not word.startswith(("-", "/", "https:"))]
     torch = [name for name in PROJECT["dependencies"] if name.startswith("torch")]
     assert wanted == ["install", *torch, "install", ".[serve]"]
@@ -54,13 +54,13 @@ def test_it_installs_what_the_project_names() -> None:
 
 
 def test_it_runs_as_nobody_and_listens_where_it_says(served: Stage) -> None:
-    (user,) = served.all("USER")
+    (user,) = served.lines("USER")
     assert all(int(number) > 999 for number in user.split(":"))
-    command = [*served.list("ENTRYPOINT"), *served.list("CMD")]
+    command = [*served.words("ENTRYPOINT"), *served.words("CMD")]
     assert command[0] == "img2seq"
     known, _ = cli.parse(command[1:])
-    assert (known.host, [str(known.port)]) == ("0.0.0.0", served.all("EXPOSE"))
-    assert known.runs == served.list("CMD")
+    assert (known.host, [str(known.port)]) == ("0.0.0.0", served.lines("EXPOSE"))
+    assert known.runs == served.words("CMD")
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -95,7 +95,7 @@ def test_the_health_check_knows_a_server_that_is_ready(
         return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
 
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # of a company's network: not for the container itself
-    assert f"'127.0.0.1', {served.all('EXPOSE')[0]}" in " ".join(served.healthcheck)
+    assert f"'127.0.0.1', {served.lines('EXPOSE')[0]}" in " ".join(served.healthcheck)
     assert healthy(port)
     monkeypatch.setattr(Answers, "status", 503)
     assert not healthy(port)
@@ -114,9 +114,9 @@ def test_the_examples_agree_with_the_server_and_with_each_other(served: Stage) -
     deployment, *_ = yaml.safe_load_all((folder / "kubernetes.yaml").read_text(encoding="utf-8"))
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    inside, _ = cli.parse([*served.list("ENTRYPOINT")[1:], *container["args"]])
+    inside, _ = cli.parse([*served.words("ENTRYPOINT")[1:], *container["args"]])
     assert container["ports"] == [{"name": "http", "containerPort": inside.port}]
-    assert pod["securityContext"]["runAsUser"] == int(served.all("USER")[0].split(":")[0])
+    assert pod["securityContext"]["runAsUser"] == int(served.lines("USER")[0].split(":")[0])
     assert pod["terminationGracePeriodSeconds"] > inside.timeout_s
     assert {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")} == {
         "/ready",
