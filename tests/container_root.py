@@ -4,8 +4,9 @@
 
 Runs the RUN lines of the Containerfile with this machine's Python, /opt/img2seq and /src being folders of FOLDER (some minutes and
 several GB), then its ENTRYPOINT as its USER on a read-only root with a /tmp of its own (Linux, as root, for `unshare`), asks its
-HEALTHCHECK, captions a picture, ends it with SIGTERM, and prints sizes and times. What it cannot show: the base image, and the wheels of
-the extra index where that is not reached; then pip takes what else it finds, and the line that expects the CPU build is told and left out.
+HEALTHCHECK, captions a picture, ends it with SIGTERM, and prints sizes and times. It listens on
+127.0.0.1 alone here. What it cannot show: the base image, and the wheels of the extra index where that is not reached; then pip takes what
+else it finds (PIP_CONSTRAINT names a CPU build on disk), and where that is for GPUs, the line that expects the CPU build is told and left out.
 """
 
 from __future__ import annotations
@@ -100,7 +101,13 @@ def run_root(served: Stage, folder: Path, export: Path, picture: Path) -> None:
     environment = {k: v.replace("/opt/img2seq", f"{folder}/opt/img2seq") for k, v in served.environment.items()}
     environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     inside = ["unshare", "--mount", "sh", "-c", READ_ONLY.format(uid=uid, gid=gid), "sh"]
-    entrypoint = [str(folder / "opt/img2seq/bin/img2seq"), *served.words("ENTRYPOINT")[1:], str(export)]
+    entrypoint = [
+        str(folder / "opt/img2seq/bin/img2seq"),
+        *served.words("ENTRYPOINT")[1:],
+        "--host",
+        "127.0.0.1",
+        str(export),
+    ]
     check = [str(folder / "opt/img2seq/bin/python"), *served.healthcheck[1:]]
     print(shlex.join(entrypoint), flush=True)
     began = time.monotonic()
