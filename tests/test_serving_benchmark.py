@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -35,7 +36,8 @@ class Stub(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # the client may have left
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -86,6 +88,22 @@ def test_an_open_loop_sends_the_same_requests_whatever_comes_back(
     monkeypatch.setattr(Stub, "is_full", True)
     row = serving.row_of(offered(), ASKS, ["a ball ."])
     assert (row["captions"], row["refused"], row["other"]) == (0, 1, 0)
+
+
+def test_latency_counts_from_when_a_request_was_due(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = asyncio.run(server.ask(ASKS[0], timeout_s=20, due=time.monotonic() - 1))
+    assert late.seconds > 1
+    dues: list[float | None] = []
+
+    async def noted(self: Server, ask: Ask, *, timeout_s: float, due: float | None = None) -> Answer:
+        dues.append(due)
+        return Answer(200, 0.0)
+
+    monkeypatch.setattr(Server, "ask", noted)
+    began = time.monotonic()
+    asyncio.run(http_load.offer(server, ASKS, 40, 0.5, timeout_s=20, seed=3))
+    assert len(dues) > 8
+    assert all(due is not None and 0 <= due - began < 0.6 for due in dues)
 
 
 def test_a_server_that_is_gone_or_silent_is_an_answer_of_its_own(
