@@ -25,6 +25,7 @@ from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, best, manifest_text
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.write import write_json
+from servers import serving
 
 QUIET = Announcer(level="critical", bars=False)
 OWN = {"README.txt", "config.yaml", "digests.json", "export.json", "facts.json", "tokenizer.json"}
@@ -97,6 +98,14 @@ def test_every_reader_takes_it_for_a_run(
     shown = capsys.readouterr().out
     assert "exported" in shown
     assert f"step {read_json(export / 'export.json')['step']}" in shown
+
+
+def test_it_is_served_as_its_run(run: Path, export: Path, images: Path, tmp_path: Path) -> None:
+    picture = min(images.glob("*.png"))
+    with serving(tmp_path, export) as served:
+        answer = served.post("/caption", content=picture.read_bytes(), headers={"Content-Type": "image/png"})
+    (found,) = answer.json()["captions"]
+    assert found["text"] == Captioner.load(run).caption(picture).text
 
 
 def test_what_is_changed_in_it_is_found(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
