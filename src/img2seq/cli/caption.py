@@ -87,11 +87,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Caption files; exit code 1 if some failed."""
     decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
     to_file = arguments.output not in (None, STANDARD_OUTPUT)
-    form = (
-        "none"
-        if arguments.html and not (arguments.output or arguments.format)
-        else _form(arguments, decoding.n_best, to_file=to_file)
-    )
+    form = _form(arguments, decoding.n_best, to_file=to_file)
     from pathlib import Path
 
     with collector_paused():

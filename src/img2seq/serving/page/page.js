@@ -144,7 +144,7 @@ function show(picture, state, sentence = "") {
   const {item, answer, problem, used} = picture, get = (name) => item.querySelector(name);
   item.classList.toggle("busy", state === "busy");
   item.setAttribute("aria-busy", String(state === "busy" || state === "waiting"));
-  get(".state").textContent = sentence;
+  get(".state").textContent = sentence || (state === "failed" && answer ? "The caption above is an earlier one." : "");
   get(".problem").textContent = state === "failed" ? problem ?? "" : "";
   get(".again").hidden = state === "waiting" || state === "busy";
   get(".copy").hidden = !answer;
@@ -279,7 +279,6 @@ $("options").addEventListener("submit", (event) => { event.preventDefault(); ask
 $("model").onchange = showModel;
 $("notice-again").onclick = start;
 $("key-form").onsubmit = (event) => { event.preventDefault(); useKey($("key").value.trim()); start(); };
-$("again-all").onclick = () => ask([...pictures]);
 $("copy-all").onclick = ({target}) => copy(rows().filter(({caption}) => caption !== undefined).map(({path, caption}) => `${path}\t${caption}`).join("\n"), target);
 $("download").onclick = download;
 $("clear").onclick = () => { while (pictures.length) remove(pictures.at(-1)); };

@@ -97,7 +97,9 @@ function paragraph(kind, id, text) {
 
 function rangeInWords({minimum, exclusiveMinimum, maximum}) {
   const low = minimum ?? exclusiveMinimum;
-  return low === undefined || maximum === undefined ? "" : `${minimum === undefined ? "Above " : ""}${low} to ${maximum}.`;
+  if (low === undefined || maximum === undefined) return "";
+  if (maximum > Number.MAX_SAFE_INTEGER) return `${low} or more.`;
+  return `${minimum === undefined ? "Above " : ""}${low} to ${maximum.toLocaleString("en")}.`;
 }
 
 function problemOf(input) {
