@@ -42,8 +42,7 @@ def add_parser(verbs: Verbs) -> None:
         help="caption images: files, folders, patterns, a list",
         examples=[
             "img2seq caption runs/demo/image photo.jpg --beam-size 3",
-            "img2seq caption runs/demo/image photos/ --output captions.csv --resume",
-            "img2seq caption runs/demo/image photos/ --html gallery.html --n-best 3",
+            "img2seq caption runs/demo/image photos/ --output captions.csv --html gallery.html",
         ],
     )
     parser.add_argument("run_folder", metavar="RUN", help="a finished run")
