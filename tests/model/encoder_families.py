@@ -32,7 +32,7 @@ from img2seq.run.checkpoint import best
 from img2seq.training.loop import Trainer, train
 from img2seq.training.record import Recorder
 
-SIZES = (32, 64, 128, 224, 256)
+SIZES = (32, 64, 128, 224, 240, 256)
 SMALL = (
     "test_",
     "nano",
@@ -51,7 +51,7 @@ SMALL = (
     "_m1",
     "14t",
 )
-TIME_LIMIT_S = 120
+TIME_LIMIT_S = 400
 MOST_CANDIDATES = 4  # of a family, those whose names say that they are small
 
 PAGE = """# Encoders
@@ -101,7 +101,7 @@ def try_encoder(folder: Path, name: str, size: int) -> Tried:
     write_tiny_data(folder, n=6)
     config = tiny_config(folder)
     config["globals"]["basic_experiment"] |= {
-        "n_epochs": 1,
+        "n_epochs": 2,  # what is multiplied by a zero in the first step is trained in the second
         "valid_size": 2,
         "batch_size": 64,
         "cache_folder": str(folder / "cache"),

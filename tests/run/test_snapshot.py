@@ -84,3 +84,12 @@ def test_the_largest_numbers_are_finite(dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
     values = torch.tensor([limits.max, limits.min, limits.tiny, limits.smallest_normal / 2, 0.0, -0.0], dtype=dtype)
     assert Snapshot({"w": values, "n": torch.tensor([2**62])}).not_finite() == []
+
+
+def test_a_single_infinity_is_a_bound_and_not_a_fault() -> None:
+    tensors = {
+        "bound": torch.tensor(float("inf")),
+        "nan": torch.tensor(float("nan")),
+        "w": torch.tensor([float("inf")]),
+    }
+    assert Snapshot(tensors).not_finite() == ["nan", "w"]

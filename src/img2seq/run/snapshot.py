@@ -61,8 +61,15 @@ class Snapshot:
         return [content[begin : begin + PART] for begin in range(0, len(content), PART)]
 
     def not_finite(self) -> list[str]:
-        """Return the names of the tensors that have a value which is not finite."""
-        return [name for name, copy in self._copies.items() if copy.is_floating_point() and not _is_finite(copy)]
+        """Return the names of the tensors that have a value which is not finite.
+
+        A single infinity is a bound that is switched off, as Gemma's encoder has them.
+        """
+        return [
+            name
+            for name, copy in self._copies.items()
+            if copy.is_floating_point() and not (_is_finite(copy) or (copy.ndim == 0 and bool(copy.isinf())))
+        ]
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, tuple[int, int]]]:
