@@ -24,12 +24,12 @@ async function start() {
     const sentence = problem instanceof Problem ? problem.message : "The server cannot be reached: it has stopped, or the network is down.";
     $("notice-text").textContent = sentence;
     $("notice").hidden = false;
-    if (problem.status === 503) setTimeout(start, 1000 * problem.after_s);
+    if (problem.status === 503) setTimeout(start, 1000);  // the model is being loaded: seconds
     return;
   }
   needsKey = false;
   $("key-form").hidden = true;
-  settings = new Settings(server.decoding, () => {});
+  settings = new Settings(server.decoding, server.limits);
   $("model").replaceChildren(...server.models.map(({name, is_default}) => new Option(name, name, is_default, is_default)));
   $("model-field").hidden = server.models.length < 2;
   showModel();
@@ -159,7 +159,8 @@ function show(picture, state, sentence = "") {
   });
   get(".captions").replaceChildren(captionElement(best));
   if (others.length) {
-    const title = document.createElement("h3"), list = document.createElement("ol");
+    const title = document.createElement("p"), list = document.createElement("ol");
+    title.className = "others";
     title.textContent = others.length === 1 ? "Another caption" : "Other captions";
     list.append(...others);
     get(".captions").append(title, list);

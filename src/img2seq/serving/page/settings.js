@@ -12,9 +12,12 @@ const TITLES = {beam_size: "beams", n_best: "captions"};
 export const titleOf = (name) => TITLES[name] ?? name.replaceAll("_", " ");
 
 export class Settings {
-  /** Build the form; `changed` is called after each change. */
-  constructor(declared, changed) {
+  /** Build the form of what is declared, within the limits of this server. */
+  constructor(declared, {max_rows, max_tokens}) {
     this.declared = declared;
+    for (const [name, most] of [["beam_size", max_rows], ["n_best", max_rows], ["max_length", max_tokens]]) {
+      if (name in declared && most) declared[name].maximum = Math.min(declared[name].maximum, most);
+    }
     this.inputs = {};
     this.defaults = Object.fromEntries(Object.entries(declared).map(([name, field]) => [name, field.default]));
     for (const box of ["settings-main", "settings-rest"]) document.getElementById(box).replaceChildren();
@@ -22,8 +25,7 @@ export class Settings {
     for (const name of [...known, ...Object.keys(declared).filter((name) => !known.includes(name))]) {
       document.getElementById(known.includes(name) ? "settings-main" : "settings-rest").append(this.#field(name, declared[name]));
     }
-    this.changed = () => { this.#refresh(); changed(); };
-    document.getElementById("settings-reset").onclick = () => { for (const name in this.inputs) this.inputs[name].value = this.defaults[name]; this.changed(); };
+    document.getElementById("settings-reset").onclick = () => { for (const name in this.inputs) this.inputs[name].value = this.defaults[name]; this.#refresh(); };
     this.#refresh();
   }
 
@@ -69,7 +71,7 @@ export class Settings {
     const meaning = paragraph("meaning", `${name}-meaning`, [field.description, rangeInWords(field)].filter(Boolean).join(" "));
     const problem = paragraph("problem", `${name}-problem`, "");
     input.setAttribute("aria-describedby", `${problem.id} ${meaning.id}`);
-    input.addEventListener("input", () => this.changed());
+    input.addEventListener("input", () => this.#refresh());
     this.inputs[name] = input;
     box.append(label, input, problem, meaning);
     return box;
