@@ -325,6 +325,25 @@ def test_a_full_queue_is_asked_again(page: Page, images: Path) -> None:
     assert n_refused == 2
 
 
+def test_a_page_that_is_opened_while_the_model_is_loaded_waits_for_it(page: Page, images: Path) -> None:
+    n_refused = 0
+
+    def refuse(route: Route) -> None:
+        nonlocal n_refused
+        n_refused += 1
+        if n_refused < 3:
+            route.fulfill(status=503, headers={"Retry-After": "5"}, json={"error": "the model is being loaded"})
+        else:
+            route.continue_()
+
+    page.route("**/info", refuse)
+    page.reload()
+    choose(page, images / "000.png")
+    expect(page.locator("#notice")).to_contain_text("The model is being loaded.")
+    finished(page, "1 of 1 captioned")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 @pytest.mark.parametrize(("status", "n_tries"), [(503, 6), (504, 1), (500, 1)])
 def test_a_refusal_that_stays_is_one_sentence(status: int, n_tries: int, page: Page, images: Path) -> None:
     sent = queries(page)
@@ -341,7 +360,6 @@ def test_a_refusal_that_stays_is_one_sentence(status: int, n_tries: int, page: P
 
 
 def test_a_server_that_is_gone_and_back(browser: Browser, run: Path, images: Path, tmp_path: Path) -> None:
-    """The page is opened while the model is being loaded; then the server is killed, and another takes its place."""
     with served(run, log=tmp_path / "log", wait=False) as first, opened(browser, first.url) as page:
         choose(page, images / "000.png")
         finished(page, "1 of 1 captioned")

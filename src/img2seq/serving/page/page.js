@@ -29,8 +29,9 @@ async function start() {
   }
   needsKey = false;
   $("key-form").hidden = true;
-  settings = new Settings(server.decoding, server.limits);
-  $("model").replaceChildren(...server.models.map(({name, is_default}) => new Option(name, name, is_default, is_default)));
+  settings ??= new Settings(server.decoding, server.limits);  // what a person has chosen outlives a lost server
+  const chosen = $("model").value;
+  $("model").replaceChildren(...server.models.map(({name, is_default}) => new Option(name, name, is_default, name === chosen || (!chosen && is_default))));
   $("model-field").hidden = server.models.length < 2;
   showModel();
   work();
@@ -262,7 +263,12 @@ function pasted({clipboardData}) {
 $("choose").onclick = () => $("files").click();
 $("files").onchange = ({target}) => { add(target.files); target.value = ""; };
 $("take").onclick = () => openCamera((file) => add([file]));
-document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) { event.preventDefault(); add(pasted(event)); } });
+document.addEventListener("paste", (event) => {
+  const isText = event.target.matches?.("input") && event.clipboardData.types.includes("text/plain");  // office programs give a picture of it, too
+  if (isText || !event.clipboardData.files.length) return;
+  event.preventDefault();
+  add(pasted(event));
+});
 let n_inside = 0;  // dragenter and dragleave come for each element that is crossed
 const drag = (change) => { n_inside = Math.max(0, n_inside + change); document.body.classList.toggle("dragging", n_inside > 0); };
 const hasFiles = (event) => event.dataTransfer.types.includes("Files");
