@@ -64,3 +64,13 @@ def test_a_model_that_cannot_be_exported_stays_with_torch(monkeypatch: pytest.Mo
     assert not accelerate(encoder)
     with torch.inference_mode():
         assert encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 1, 512)
+
+
+def test_an_export_that_fails_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter prints the whole graph, thousands of lines of it, also where that was switched off."""
+    encoder = ImageEncoder("resnet18", height=32, width=32, mean=[0.5] * 3, std=[0.5] * 3).eval()
+    forward, printed = encoder.forward, []
+    encoder.forward = lambda pixels: torch.linalg.lu_factor(forward(pixels))[0]  # type: ignore[method-assign]
+    monkeypatch.setattr(torch._C, "_jit_onnx_log", lambda *words: printed.append(words))
+    assert not accelerate(encoder)
+    assert not printed

@@ -8,11 +8,10 @@ other devices, torch computes. Exporting takes a few seconds, so it is for many 
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -55,14 +54,15 @@ class _Session:
     def of(cls, encoder: ImageEncoder) -> _Session | None:
         """Return the session of an encoder, or None if its features would differ from torch's."""
         pixels = torch.randint(256, (2, encoder.n_channels, *encoder.size), dtype=torch.uint8)
-        file: Any = io.BytesIO()
+        file = io.BytesIO()
         axes = {"pixels": {0: "images"}, "features": {0: "images"}}
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter warns of every Python number it meets
+            # The exporter warns of every Python number it meets, and prints the whole graph where it fails.
+            with torch.no_grad(), warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
+                warnings.simplefilter("ignore")
                 expected = encoder(pixels)
                 torch.onnx.export(
-                    encoder, (pixels,), file, input_names=["pixels"], output_names=["features"], dynamic_axes=axes, dynamo=False
+                    encoder, (pixels,), file, input_names=["pixels"], output_names=["features"], dynamic_axes=axes, dynamo=False  # type: ignore[arg-type]
                 )  # fmt: skip
             session = cls(file.getvalue())
             found = torch.cat([session(pixels[:1]), session(pixels[1:])])
@@ -73,7 +73,7 @@ class _Session:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
         images, threads = np.ascontiguousarray(pixels.numpy()), torch.get_num_threads()
-        size = min(SLICE_IMAGES, math.ceil(len(images) / threads))
+        size = min(SLICE_IMAGES, -(-len(images) // threads))
         slices = [images[start : start + size] for start in range(0, len(images), size)]
         with ThreadPoolExecutor(threads) as pool:
             features = pool.map(lambda part: self.session.run(None, {"pixels": part})[0], slices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from img2seq.errors import ConfigError, Img2SeqError
 from img2seq.serving.figures import Figures
-from img2seq.serving.limits import Refusal
+from img2seq.serving.limits import Refusal, busy
 from img2seq.serving.service import CLIENT_LEFT, Notes
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,80}", re.ASCII)
@@ -76,6 +77,9 @@ class Desk:
                 await refused(scope["path"], refusal)(scope, receive, answer)
         except ClientDisconnect:
             status = CLIENT_LEFT
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not status:
+                await refused(scope["path"], busy("the server has stopped", 5))(scope, receive, answer)
         except Exception as error:
             crash = "".join(traceback.format_exception(error, limit=-8))
             if not status:

@@ -22,7 +22,8 @@ CHUNK = 1 << 16
 
 def is_public(address: str) -> bool:
     """Tell whether an address is one of the open internet."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_global
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return found.is_global and not found.is_multicast
 
 
 class Fetcher:
@@ -80,17 +81,17 @@ class Fetcher:
         try:
             path = (target.path or "/") + (f"?{target.query}" if target.query else "")
             connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "img2seq"})
-            answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308):
-                return answer.headers.get("Location", "")
-            if answer.status != 200:
-                raise DataError(f"image URL: {host} answers {answer.status}")
-            data = b""
-            while chunk := answer.read(CHUNK):
-                data += chunk
-                if len(data) > most:
-                    raise Refusal(413, f"image URL: expected at most {most:,} bytes (--max-bytes)")
-            return data
+            with connection.getresponse() as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    return answer.headers.get("Location", "")
+                if answer.status != 200:
+                    raise DataError(f"image URL: {host} answers {answer.status}")
+                data = b""
+                while chunk := answer.read(CHUNK):
+                    data += chunk
+                    if len(data) > most:
+                        raise Refusal(413, f"image URL: expected at most {most:,} bytes (--max-bytes)")
+                return data
         finally:
             connection.close()
 
