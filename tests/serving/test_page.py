@@ -11,9 +11,7 @@ import shutil
 import signal
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,6 +23,7 @@ import children
 from browser import LOOKS, axe_violations, chromium
 from conftest import ROOT
 from img2seq.inference.captioner import Captioner
+from servers import Served, serving
 from word_cases import WORD_CASES
 
 pytest.importorskip("fastapi", reason="needs img2seq[serve], which is not installed")
@@ -34,36 +33,12 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 MAX_BYTES = 200_000
 
 
-@dataclass(frozen=True)
-class Served:
-    """A server that is running."""
-
-    url: str
-    process: ForkServerProcess
-
-
-@contextmanager
-def served(*arguments: object, log: Path, wait: bool = True) -> Iterator[Served]:
-    """Run `img2seq serve` in a process of its own."""
-    port = children.free_port()
-    url = f"http://127.0.0.1:{port}/"
-    with children.child(children.img2seq, ["serve", *arguments, "--port", port], log=log) as process:
-        children.wait_until(lambda: _answers(url, "ready" if wait else "health"), process)
-        yield Served(url, process)
-
-
-def _answers(url: str, path: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url + path) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
 @pytest.fixture(scope="module")
 def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Serve two runs: image, and another of the same model."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(run, folder / "another")
-    with served(run, folder / "another", "--max-bytes", MAX_BYTES, log=folder / "log") as found:
+    with serving(folder, run, folder / "another", "--max-bytes", MAX_BYTES) as found:
         yield found
 
 
@@ -360,7 +335,7 @@ def test_a_refusal_that_stays_is_one_sentence(status: int, n_tries: int, page: P
 
 
 def test_a_server_that_is_gone_and_back(browser: Browser, run: Path, images: Path, tmp_path: Path) -> None:
-    with served(run, log=tmp_path / "log", wait=False) as first, opened(browser, first.url) as page:
+    with serving(tmp_path, run, until="listening at") as first, opened(browser, first.url) as page:
         choose(page, images / "000.png")
         finished(page, "1 of 1 captioned")
         os.kill(first.process.pid or 0, signal.SIGKILL)
@@ -369,8 +344,9 @@ def test_a_server_that_is_gone_and_back(browser: Browser, run: Path, images: Pat
         expect(page.locator(".picture .problem")).to_contain_text("cannot be reached")
         assert caption(page).inner_text()  # what was there stays
         port = urlsplit(first.url).port
-        with children.child(children.img2seq, ["serve", run, "--port", port], log=tmp_path / "log2") as process:
-            children.wait_until(lambda: _answers(first.url, "ready"), process)
+        log = tmp_path / "log"
+        with children.child(children.img2seq, ["serve", run, "--port", port], log=log) as process:
+            children.wait_until(lambda: log.exists() and "ready after" in log.read_text(), process)
             page.get_by_role("button", name="Caption again").click()
             finished(page, "1 of 1 captioned")
 
@@ -381,7 +357,7 @@ def test_a_key_is_asked_for_only_where_it_is_needed(
     expect(page.locator("#key-form")).to_be_hidden()
     (tmp_path / "keys.txt").write_text("open sesame\n")
     with (
-        served(run, "--api-key-file", tmp_path / "keys.txt", log=tmp_path / "log") as closed,
+        serving(tmp_path, run, "--api-key-file", tmp_path / "keys.txt") as closed,
         opened(browser, closed.url) as other,
     ):
         choose(other, images / "000.png")
@@ -434,7 +410,7 @@ def test_settings_change_the_request(page: Page, images: Path, captioner: Captio
 
 
 def test_settings_have_the_ranges_and_defaults_of_the_server(page: Page, server: Served) -> None:
-    with urllib.request.urlopen(f"{server.url}info") as answer:
+    with urllib.request.urlopen(f"{server.url}/info") as answer:
         info = json.load(answer)
     most = {
         "beam_size": info["limits"]["max_rows"],

@@ -160,6 +160,7 @@ def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iter
         folder = os.path.commonpath(folders) if folders else ""
     except ValueError:  # some are relative, some are not
         folder = ""
+    folder = "" if folder == os.sep else folder
     return About(captioner.trained.run.path.name, settings, folder, beginning, n_given)
 
 
