@@ -8,6 +8,9 @@ import io
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from img2seq.cli.arguments import (
     Verbs,
@@ -18,9 +21,14 @@ from img2seq.cli.arguments import (
     read_options_of,
     set_run,
 )
+from img2seq.config.decoding import Decoding
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
 from img2seq.model.cpu.collector import collector_paused
+
+if TYPE_CHECKING:
+    from img2seq.inference.captioner import Captioner
+    from img2seq.report.caption_page import About, CaptionPage
 
 FORM_OF_ENDING = {"": "text", ".txt": "text", ".jsonl": "jsonl", ".csv": "csv", ".json": "coco"}
 STANDARD_OUTPUT = "-"
@@ -34,7 +42,7 @@ def add_parser(verbs: Verbs) -> None:
         help="caption images: files, folders, patterns, a list",
         examples=[
             "img2seq caption runs/demo/image photo.jpg --beam-size 3",
-            "img2seq caption runs/demo/image photos/ --output captions.csv --resume",
+            "img2seq caption runs/demo/image photos/ --output captions.csv --html gallery.html",
         ],
     )
     parser.add_argument("run_folder", metavar="RUN", help="a finished run")
@@ -55,6 +63,11 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--format", choices=("text", "jsonl", "csv", "coco"), help="default: by the ending of --output, else text"
+    )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write one page of pictures and captions there, with the certainty of each word; standard output is then left out",
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted output file")
     parser.add_argument("--probabilities", action="store_true", help="write log-probabilities too (jsonl, csv)")
@@ -106,25 +119,56 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         form, to_file or not one_file, arguments.probabilities, arguments.integer_ids,
         n_captions=decoding.n_best, own_ids=own_ids,
     )  # fmt: skip
-    with CaptionOutput(output, layout, resume=arguments.resume) as file:
+    with CaptionOutput(output, layout, resume=arguments.resume) as file, _gallery(arguments.html) as gallery:
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         if not one_file:
             captioner.prepare_for_many()
+        if gallery is not None:
+            gallery.about = _about(captioner, decoding, arguments.beginning, paths)
         done = caption_files(
-            captioner, paths, decoding, file, beginning=arguments.beginning, picture=picture, announce=announce
-        )
-    if output is not None:
-        announce.say(f"{done}: {output}")
+            captioner, paths, decoding, file, beginning=arguments.beginning, picture=picture, gallery=gallery, announce=announce
+        )  # fmt: skip
+    written = [str(path) for path in (output, gallery and gallery.path) if path is not None]
+    if written:
+        announce.say(f"{done}: {' and '.join(written)}")
     elif done.n_failed:
         announce.say(f"{done}")
     return 1 if done.n_failed else 0
 
 
+def _gallery(path: str | None) -> AbstractContextManager[CaptionPage | None]:
+    if path is None:
+        return nullcontext()
+    from pathlib import Path
+
+    from img2seq.inference.caption_paths import with_home
+    from img2seq.report.caption_page import CaptionPage
+
+    return CaptionPage(Path(with_home(path)))
+
+
+def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iterable[str]) -> About:
+    """Return what the page says of its captions."""
+    from img2seq.report.caption_page import About
+
+    usual = Decoding.of(captioner.decoding_defaults)
+    settings = {name: value for name, value in asdict(decoding).items() if value != getattr(usual, name)}
+    n_given = len(captioner.predictor.beginning_tokens(beginning))
+    folders = {os.path.dirname(path) for path in paths} if isinstance(paths, list) else set()  # noqa: PTH120  (of 10,000)
+    try:
+        folder = os.path.commonpath(folders) if folders else ""
+    except ValueError:  # some are relative, some are not
+        folder = ""
+    folder = "" if folder == os.sep else folder
+    return About(captioner.trained.run.path.name, settings, folder, beginning, n_given)
+
+
 def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:
     """Return the form of the output. Raises ConfigError for an ending that stands for none, and for what a form has no place for."""
     ending = os.path.splitext(arguments.output)[1].lower() if to_file else ""  # noqa: PTH122  (pathlib is not loaded yet)
-    form: str = arguments.format or FORM_OF_ENDING.get(ending, "")
+    is_page_alone = arguments.html is not None and arguments.output is None
+    form: str = arguments.format or ("none" if is_page_alone else FORM_OF_ENDING.get(ending, ""))
     if not form:
         endings = names_in_words([name for name in FORM_OF_ENDING if name])
         near = did_you_mean(ending, FORM_OF_ENDING)
@@ -134,7 +178,7 @@ def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:
     for flag, is_given, forms in (
         ("--probabilities", arguments.probabilities, ("jsonl", "csv")),
         ("--integer-ids", arguments.integer_ids, ("coco",)),
-        ("--n-best", n_best > 1, ("text", "jsonl", "csv")),
+        ("--n-best", n_best > 1 and form != "none", ("text", "jsonl", "csv")),
     ):
         if is_given and form not in forms:
             raise ConfigError(

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from img2seq.config.decoding import Decoding
-from img2seq.data.image import Pixels, from_any
+from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
 from img2seq.data.picture import picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.errors import DataError, shown
@@ -39,6 +38,16 @@ class Captioned:
         return f"{self.n_captioned:,} captioned{kept}, {self.n_failed:,} failed{rate}"
 
 
+class Gallery(Protocol):
+    """A page of pictures and captions, written beside the output."""
+
+    def thumbnail(self, data: bytes, name: str) -> bytes:
+        """Return a small picture of an image file's bytes."""
+
+    def add(self, path: str, caption: Caption | None, *, thumbnail: bytes, failure: str) -> None:
+        """Write the next image, or why it has no caption."""
+
+
 @dataclass
 class _Image:
     """An image of a batch, and what became of it."""
@@ -47,6 +56,7 @@ class _Image:
     is_written: bool
     failure: str
     pixels: Pixels | None = None
+    thumbnail: bytes = b""
     caption: Caption | None = None
 
 
@@ -58,6 +68,7 @@ def caption_files(
     *,
     beginning: str = "",
     picture: bytes | None = None,
+    gallery: Gallery | None = None,
     announce: Announcer,
 ) -> Captioned:
     """Caption images into an output.
@@ -72,6 +83,7 @@ def caption_files(
         output: what is written to.
         beginning: of every caption.
         picture: the image file that stands for the path "-".
+        gallery: gets every image; then those that the output holds already are captioned again.
         announce: for failures and progress.
 
     Raises:
@@ -88,15 +100,19 @@ def caption_files(
     with announce.bar("captioning", len(paths) if isinstance(paths, Sequence) else 0) as advance:
         while batch := [_claim(path, layout, kept, owners) for path in islice(waiting, captioner.batch_size)]:
             new = [image for image in batch if not image.is_written]
-            _read(new, captioner, picture)
-            if any(image.pixels is not None for image in new):
-                _read([image for image in batch if image.is_written], captioner, picture)
-                _caption([image for image in batch if image.pixels is not None], captioner, decoding, beginning)
+            _read(new, captioner, picture, gallery)
+            if gallery is not None or any(image.pixels is not None for image in new):
+                _read([image for image in batch if image.is_written], captioner, picture, gallery)
+                if readable := [image for image in batch if image.pixels is not None]:
+                    _caption(readable, captioner, decoding, beginning)
             for image in new:
                 if row := layout.row(image.path, image.caption, image.failure):
                     output.write(row)
                 if image.failure:
                     announce.say(f"failed: {image.failure}", level="error")
+            if gallery is not None:
+                for image in batch:
+                    gallery.add(image.path, image.caption, thumbnail=image.thumbnail, failure=image.failure)
             n_failed += sum(bool(image.failure) for image in new)
             n_captioned += sum(image.caption is not None for image in new)
             output.flush()
@@ -122,15 +138,15 @@ def _claim(path: str, layout: Layout, kept: Counter[Key], owners: dict[Key, str]
     return _Image(path, False, layout.unwritable(path))
 
 
-def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None) -> None:
-    """Fill in pixels, or why there are none."""
+def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None, gallery: Gallery | None) -> None:
+    """Fill in pixels and thumbnails, or why there are none. Each file is read once."""
 
     def read(image: _Image) -> None:
         try:
-            source: Any = picture if picture is not None and image.path == STANDARD_INPUT else image.path
-            if isinstance(source, Listed) and not isinstance(source.picture, Path):
-                source = picture_bytes(source.picture, captioner.spec)
-            image.pixels = from_any(source, captioner.spec)
+            data = _bytes_of(image.path, picture, captioner.spec)
+            pixels = decode(data, captioner.spec, image.path)
+            image.thumbnail = b"" if gallery is None else gallery.thumbnail(data, image.path)
+            image.pixels = pixels
         except DataError as error:
             image.failure = str(error)
         except ValueError as error:  # a zero byte, or half a character: no file can have such a name
@@ -138,6 +154,14 @@ def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None)
 
     for _ in map_in_threads(read, [image for image in images if not image.failure], READERS):
         pass
+
+
+def _bytes_of(path: str, picture: bytes | None, spec: ImageSpec) -> bytes:
+    if picture is None or path != STANDARD_INPUT:
+        return picture_bytes(path.picture, spec) if isinstance(path, Listed) else read_bytes(path, spec)
+    if not 0 < len(picture) <= spec.max_bytes:
+        raise DataError(f"{path}: expected 1 to {spec.max_bytes:,} bytes (max_bytes), found {len(picture):,}")
+    return picture
 
 
 def _caption(images: Sequence[_Image], captioner: Captioner, decoding: Decoding, beginning: str) -> None:

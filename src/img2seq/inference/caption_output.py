@@ -33,7 +33,7 @@ class Layout:
     """What is written of each image.
 
     Attributes:
-        form: text, jsonl, csv or coco.
+        form: text, jsonl, csv or coco; none writes nothing.
         with_path: text only: whether a line begins with the path and a tab.
         probabilities: jsonl and csv: whether log-probabilities are written, jsonl with those of the tokens.
         integer_ids: coco only: whether image ids of digits alone are written as numbers, as COCO's own are.
@@ -90,6 +90,8 @@ class Layout:
 
     def row(self, path: str, caption: Caption | None, failure: str) -> str:
         """Return what is written of one image, "" for nothing."""
+        if self.form == "none":
+            return ""
         if caption is None:
             return _json({"path": path, "error": failure}) + "\n" if self.form == "jsonl" else ""
         if self.form == "coco":

@@ -122,8 +122,13 @@ def _font(name: str | Path, size: int) -> ImageFont.FreeTypeFont | ImageFont.Ima
 def thumbnail(picture: Picture, side: int = 320) -> Image.Image:
     """Return a picture in RGB, upright and at most `side` pixels on its longer side, by the rules of training."""
     data = picture.read_bytes() if isinstance(picture, Path) else picture.read(picture.archive, picture.place)
-    with opened(data, str(picture)) as image:
+    return small_picture(data, str(picture), side)
+
+
+def small_picture(data: bytes, name: str, side: int) -> Image.Image:
+    """Return the thumbnail of an image file's bytes. Raises DataError if they are broken."""
+    with opened(data, name) as image:
         image.draft(None, (2 * side, 2 * side))
-        small = convert(upright(image), "RGB", str(picture))
+        small = convert(upright(image), "RGB", name)
         small.thumbnail((side, side))
         return small

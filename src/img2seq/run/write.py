@@ -25,12 +25,12 @@ def write_json(path: Path, data: Any, *, synced: bool = True) -> None:
 def write_text(path: Path, text: str, *, synced: bool = True) -> None:
     """Write a file so that it is whole or as it was, whenever the process ends, and if synced whenever the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path, synced=synced) as file:
+    with replacing(path, synced=synced) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
+def replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
     """Open a file beside this one that takes its place once it is written."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
@@ -49,7 +49,7 @@ def _replacing(path: Path, *, synced: bool = True) -> Iterator[TextIO]:
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV so that the file is always whole. Numbers keep all their digits: only what people read is rounded."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
