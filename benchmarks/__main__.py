@@ -1,4 +1,4 @@
-"""Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all, most of an hour on two cores.
+"""Run benchmarks by name: `python -m benchmarks NAME [options]`; `make bench` runs them all, about an hour on two cores.
 
 After all of them the table of comparisons is printed, and docs/performance.md and its figures are written. The whole tutorial on
 both sides, twenty minutes more, the ablation of kernels, fifteen, and libraries beside ours are run by their names alone.
@@ -11,7 +11,18 @@ import subprocess
 import sys
 import time
 
-NAMES = ("training", "hugging_face", "decoding", "encoder", "images", "limits", "growth", "metrics", "processes")
+NAMES = (
+    "training",
+    "hugging_face",
+    "decoding",
+    "encoder",
+    "images",
+    "limits",
+    "growth",
+    "metrics",
+    "processes",
+    "serving",
+)
 BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour", "shards")
 
 

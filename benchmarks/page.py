@@ -204,6 +204,50 @@ def limits() -> list[str]:
     return [*lines, ""]
 
 
+def serving() -> list[str]:
+    """Return the server beside EIR's, and latency against offered load."""
+    found = result("serving")
+    lines: list[str] = []
+    if "table" in found:
+        ours = found["sides"]["ours"]
+        crowd = ", ".join(f"{n} of {status}" for status, n in sorted(ours["crowd_status"].items()))
+        lines += section(
+            "Serving, against EIR",
+            "`python -m benchmarks serving`: the tutorial's model on both sides, the same requests (`POST /predict`); ours searches with five beams, EIR\n"
+            f"samples. Load of the machine by others before: {found['load_of_the_machine']}.",
+            ("work", "EIR", "img2seq", "", "goal"),
+            [[cell.replace("|", "") for cell in row] for row in found["table"]],
+            f"Captions of ours equal to `Captioner`'s, alone and among others: {ours['equal_captions']} of {ours['captions']}. Status of 150 requests at\n"
+            f"once: {crowd}.",
+        )
+    if rows := found.get("load", []):
+        lines += section(
+            "Latency against offered load",
+            "`python -m benchmarks serving --part load`: requests come at random at a rate, whatever comes back (an open loop), each step for ten\n"
+            "seconds, until the queue is full. Latency counts from when a request was due. What is more than the queue holds is refused at once.",
+            ("offered /s", "answered /s", "half within, ms", "90 %, ms", "99 %, ms", "refused", "99 % of refusals within, ms", "equal captions"),
+            [
+                (
+                    f"{row['offered_per_s']:.1f}", f"{row['answered_per_s']:.1f}", *(f"{1000 * row[name]:.0f}" for name in ("p50_s", "p90_s", "p99_s")),
+                    f"{row['refused']:.0%}", "" if row["refusal_p99_s"] is None else f"{1000 * row['refusal_p99_s']:.0f}",
+                    f"{row['equal_captions']} of {row['captions']}",
+                )
+                for row in rows
+            ],
+            "![Latency against offered load](images/serving_load.png)",
+        )  # fmt: skip
+    if soaked := found.get("soak"):
+        memory = soaked["memory_mb"]
+        lines += [
+            f"A soak of {soaked['minutes']:g} minutes at {soaked['rate']:.1f} requests a second, half of the greatest rate that was answered in full: "
+            f"{sum(soaked['statuses'].values()):,} requests,",
+            f"memory {memory[0]:.0f} MB after the first part, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at the end; "
+            f"wrong captions: {soaked['wrong_captions']}.",
+            "",
+        ]
+    return lines
+
+
 def growth() -> list[str]:
     """Return cost against size."""
     found = result("growth")
@@ -413,6 +457,7 @@ def page() -> str:
         *encoder(),
         *images(),
         *decoding(),
+        *serving(),
         *growth(),
         *kernels(),
         *neighbours(),

@@ -32,6 +32,7 @@ WHAT = {
     "report": "curves, pages, comparison",
     "training": "loop, objective, what is recorded",
     "evaluation": "captions of a set, scored",
+    "export": "a lean run, compared",
     "demo": "drawn scenes, the main job",
     "start": "init: a configuration that fits",
     "cli": "one file a verb",

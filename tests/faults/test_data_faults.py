@@ -156,7 +156,9 @@ def test_manual_inputs_are_looked_at_before_training(tiny: Path) -> None:
     assert (trained(tiny).samples("captions") / "1/manual/0_generated.txt").exists()
 
 
-@pytest.mark.parametrize("verb", ["data check", "data convert", "caption", "evaluate", "compare", "demo", "init"])
+@pytest.mark.parametrize(
+    "verb", ["data check", "data convert", "caption", "evaluate", "compare", "demo", "export", "init"]
+)
 def test_a_path_that_cannot_be_written_is_one_error(
     verb: str, tiny: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,9 +171,10 @@ def test_a_path_that_cannot_be_written_is_one_error(
         "caption": [str(finished_runs[1]), str(tiny / "images")],
         "evaluate": scored,
         "compare": [str(run) for run in finished_runs],
+        "export": [str(finished_runs[1])],
         "init": [str(tiny / "images"), str(tiny / "captions.csv")],
     }
-    option = {"data check": ["--json"], "data convert": []}.get(verb, ["--output"])
+    option = {"data check": ["--json"], "data convert": [], "export": []}.get(verb, ["--output"])
     assert cli.run([*verb.split(), *arguments.get(verb, []), *option, "/dev/null/x"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/null")
 

@@ -223,8 +223,17 @@ def test_settings_stand_in_openapi_with_ranges_and_defaults(server: Served) -> N
     schema = server.get("/openapi.json").json()
     parameters = {p["name"]: p["schema"] for p in schema["paths"]["/caption"]["post"]["parameters"]}
     assert parameters["beam_size"] | {"description": ""} == {
-        "type": "integer", "default": 5, "minimum": 1, "maximum": 1000, "description": ""
+        "type": "integer", "default": 5, "minimum": 1, "maximum": 64, "description": ""
     }  # fmt: skip
     info = server.get("/info").json()
-    assert info["decoding"]["beam_size"]["maximum"] == 1000
+    assert info["decoding"]["beam_size"]["maximum"] == 64
     assert info["limits"]["max_bytes"] == MOST_BYTES
+
+
+def test_docs_load_nothing_from_elsewhere(server: Served) -> None:
+    page = server.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "beam_size" in page.text
+    assert "1 to 64" in page.text
+    assert "http" not in page.text.replace(server.url, "")
+    assert server.get("/page/docs.css").headers["content-type"].startswith("text/css")

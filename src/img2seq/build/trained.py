@@ -58,11 +58,8 @@ def load_run(path: str | Path, *, device: str = "auto", step: int | None = None)
         verify(checkpoint)
     # First a model without memory: only a file that fits decides how much is allocated.
     with torch.device("meta"):
-        check_shapes(
-            shapes_of(build_model(config.inputs, config.output, facts)),
-            read_shapes(checkpoint.weights),
-            checkpoint.weights,
-        )
+        shapes = shapes_of(build_model(config.inputs, config.output, facts))
+    check_shapes(shapes, read_shapes(checkpoint.weights), checkpoint.weights)
     model = build_model(config.inputs, config.output, facts)
     model.load_state_dict(read_tensors(checkpoint.weights))
     model.to(choose_device(device)).eval()

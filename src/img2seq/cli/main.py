@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from img2seq import __version__
-from img2seq.cli import caption, compare, config, data, demo, evaluate, init, runs, serve, train
+from img2seq.cli import caption, compare, config, data, demo, evaluate, export, init, runs, serve, train
 from img2seq.cli.arguments import Parser
 from img2seq.config.overrides import NO_INPUTS
 from img2seq.errors import ConfigError, Img2SeqError, did_you_mean, shown
 
-VERBS = (init, train, caption, serve, evaluate, compare, runs, config, data, demo)
+VERBS = (init, train, caption, serve, evaluate, compare, export, runs, config, data, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

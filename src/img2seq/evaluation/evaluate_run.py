@@ -185,12 +185,15 @@ def _references(
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
     source = info.output_source
-    sides = {
-        side: [clean_name(i) for i in ids] for side, ids in read_json(trained.run.split).items()
-    }  # early runs kept NFD
+    if (is_export := trained.run.export.is_file()) and captions_file is None:
+        raise RunError(f"{trained.run.path}: is an export, which holds no split; give --captions FILE --images FOLDER")
+    split_of_run = {} if is_export else read_json(trained.run.split)
+    sides = {side: [clean_name(i) for i in ids] for side, ids in split_of_run.items()}  # early runs kept NFD
     own = _own_captions(trained, is_needed=captions_file is None)
     training = (
-        [text for image_id in sides["train"] for text in own.captions.get(image_id, [])] if own is not None else []
+        [text for image_id in sides.get("train", []) for text in own.captions.get(image_id, [])]
+        if own is not None
+        else []
     )
     if captions_file is not None:
         found = read_captions(captions_file, options)

@@ -88,6 +88,10 @@ def read_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def _read_run(folder: RunFolder, name: str) -> Run:
+    if folder.export.is_file():
+        raise RunError(
+            f"{folder.path}: is an export, without the losses that are compared: name the run it was made from"
+        )
     if not (folder.validation / "summary.json").is_file():
         raise RunError(f"{folder.path}: not finished: it has no validation/summary.json; continue with --resume")
     losses = {}

@@ -26,6 +26,8 @@ from img2seq.run.tables import read_history
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
     run = open_run(path)
+    if run.export.is_file():
+        return _describe_export(run)
     config, facts = load_config(run.config), read_facts(run)
     newest, state = _newest_readable(run)
     with _expecting_a_runs(run.facts):
@@ -63,11 +65,27 @@ def describe_run(path: str | Path) -> str:
         "parameters": parameters,
         "data": f"{counted(n_train, 'image')} to train on, {n_valid:,} for validation; {facts.vocabulary:,} tokens",
         "training": _describe_training(config),
-        "size": f"{_size(run.path)} on disk",
+        "size": f"{folder_size(run.path)} on disk",
     }
     if is_now != "finished" and not is_now.startswith("being"):
         lines["resume with"] = _how_to_resume(run, config)
     return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in lines.items())])
+
+
+def _describe_export(run: RunFolder) -> str:
+    config, facts = load_config(run.config), read_facts(run)
+    newest, state = _newest_readable(run)
+    with _expecting_a_runs(run.export):
+        made_from = "step {step:,} of {run}, by img2seq {img2seq}".format(**read_json(run.export))
+    lines = {
+        "state": "exported: to caption and to serve with, not to train on",
+        "made from": made_from,
+        "checkpoint": _describe_checkpoint(newest, state.get("valid_loss")),
+        "model": _describe_model(config),
+        "vocabulary": f"{facts.vocabulary:,} tokens; captions of at most {facts.max_length:,}",
+        "size": f"{folder_size(run.path)} on disk",
+    }
+    return "\n".join([str(run.path), *(f"  {name:<12}{text}" for name, text in lines.items())])
 
 
 @contextmanager
@@ -91,7 +109,7 @@ def _describe_checkpoint(checkpoint: Checkpoint | None, loss: float | None) -> s
     if checkpoint is None:
         return "none"
     described = "not evaluated" if loss is None else f"validation loss {loss:.4f}"
-    return f"{checkpoint.path.name}, {described}, {_size(checkpoint.path)}"
+    return f"{checkpoint.path.name}, {described}, {folder_size(checkpoint.path)}"
 
 
 def _describe_model(config: Experiment) -> str:
@@ -121,7 +139,8 @@ def _how_to_resume(run: RunFolder, config: Experiment) -> str:
     return shlex.join(command)
 
 
-def _size(folder: Path) -> str:
+def folder_size(folder: Path) -> str:
+    """Return how much the files of a folder hold, in words."""
     n_bytes = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -137,6 +156,8 @@ def verify_run(path: str | Path) -> tuple[str, bool]:
     """Return what was found in each file that training and captioning depend on, and whether all of it is whole."""
     run = open_run(path)
     parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
+    if run.export.exists():
+        del parts["split.json"]  # of training
     found = [(name, _problems_of(run, part)) for name, part in parts.items()]
     checkpoints = all_checkpoints(run.checkpoints)
     found += [(checkpoint.path.name, damage(checkpoint)) for checkpoint in checkpoints]

@@ -2,9 +2,9 @@
 
     step-00000123/
         weights.safetensors     the model to use (averaged weights, where weights are averaged)
-        training.safetensors    optimiser state, the trained weights where `weights` are averaged, the average
+        training.safetensors    optimiser state, the trained weights where `weights` are averaged, the average; not in an export
         state.json              the position in training and what it depends on, see `state.TrainState`
-        manifest.json           size and SHA-256 of the three, written last
+        manifest.json           size and SHA-256 of these files, written last
 
 A checkpoint is written into a temporary folder whose files and name reach the disk before the folder is renamed, so a
 killed process leaves at most a temporary folder, which nothing reads. Where a step is saved again (with the validation
@@ -90,7 +90,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
         text = path.read_text(encoding="utf-8")
         files = json.loads(text)["files"]
         entries_are_whole = all(set(entry) == {"bytes", "sha256"} for entry in files.values())
-        if sorted(files) != sorted(FILES) or not entries_are_whole or manifest_text(files) != text:
+        if {*files, "training.safetensors"} != {*FILES} or not entries_are_whole or manifest_text(files) != text:
             raise ValueError
     except OSError as error:
         return [f"{path}: cannot be read: {error.strerror}"]
@@ -119,13 +119,13 @@ def all_checkpoints(folder: Path) -> list[Checkpoint]:
 def best(folder: Path) -> Checkpoint:
     """Return the checkpoint of lowest validation loss, verified. Raises RunError if there is none.
 
-    One whose state cannot be read is left out with a warning.
+    One whose state cannot be read is left out with a warning. The one of an export is used, evaluated or not.
     """
     evaluated: list[tuple[float, int, Checkpoint]] = []
     for checkpoint in all_checkpoints(folder):
         try:
-            if (loss := checkpoint.valid_loss) is not None:
-                evaluated.append((loss, checkpoint.step, checkpoint))
+            if (loss := checkpoint.valid_loss) is not None or not checkpoint.training.exists():
+                evaluated.append((math.inf if loss is None else loss, checkpoint.step, checkpoint))
         except RunError as error:
             warnings.warn(f"{error}: this checkpoint is left out", stacklevel=2)
     if not evaluated:

@@ -28,6 +28,7 @@ class RunFolder:
         self.tokenizer = path / "tokenizer.json"
         self.split = path / "split.json"
         self.digests = path / "digests.json"
+        self.export = path / "export.json"  # only in a lean run: what it was made from
         self.signed = (self.config, self.facts, self.tokenizer, self.split)
         self.data_report = path / "data_report.txt"
         self.environment = path / "environment.json"
@@ -95,12 +96,13 @@ def read_json(path: Path) -> Any:
 def check_signed(run: RunFolder, *paths: Path) -> None:
     """Raise RunError naming the first of these files, or of `run.signed`, that is not what was written.
 
-    Runs of the first versions have no digests, nor has one that was killed while its files were written anew.
+    Runs of the first versions have no digests, nor has one that was killed while its files were written anew. An export has
+    no split: a file that is neither there nor signed was left out.
     """
     digests = read_json(run.digests) if run.digests.exists() else {}
     if not isinstance(digests, dict):
         raise RunError(f"{run.digests}: expected the digest of each file, found {type(digests).__name__}")
-    for path in paths or run.signed:
+    for path in paths or [path for path in run.signed if path.exists() or path.name in digests]:
         if digests and file_digest(path) != digests.get(path.name):
             raise RunError(
                 f"{path}: changed since it was written (SHA-256 differs): restore it, or if the change was meant remove {run.digests}"

@@ -83,6 +83,8 @@ def newest_valid(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None
     for checkpoint in reversed(all_checkpoints(folder)):
         try:
             verify(checkpoint)
+            if not checkpoint.training.is_file():
+                raise RunError(f"{checkpoint.path}: was exported, without the optimiser's state")
         except RunError as error:
             warn(f"checkpoint {checkpoint.path.name} is passed over: {error}")
         else:

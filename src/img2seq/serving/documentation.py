@@ -8,10 +8,16 @@ from pydantic import BaseModel, RootModel, TypeAdapter
 
 from img2seq.config.decoding import SETTINGS, Decoding
 from img2seq.config.ranges import choices, limits
+from img2seq.serving.limits import MOST_ROWS, MOST_TOKENS
 
 BASE64 = {"type": "string", "contentEncoding": "base64", "description": "a picture as base64, or a data URL"}
+LOWER_HERE = {"beam_size": MOST_ROWS, "n_best": MOST_ROWS, "max_length": MOST_TOKENS, "min_length": MOST_TOKENS}
 SETTINGS_SCHEMA: dict[str, dict[str, Any]] = {
-    name: {key: value for key, value in schema.items() if key != "title"}
+    name: {
+        key: LOWER_HERE.get(name, value) if key == "maximum" else value
+        for key, value in schema.items()
+        if key != "title"
+    }
     for name, schema in TypeAdapter(Decoding).json_schema()["properties"].items()
 }
 
@@ -119,6 +125,8 @@ def settings_in_words() -> dict[str, dict[str, Any]]:
         found[name] |= {bounds[limit]: value for limit, value in limits(field).items()}
         if choices(field):
             found[name]["enum"] = choices(field)
+        if name in LOWER_HERE:
+            found[name]["maximum"] = LOWER_HERE[name]
     return found
 
 

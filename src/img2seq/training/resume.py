@@ -75,6 +75,10 @@ def check_output_folder(run: RunFolder, *, resume: bool) -> None:
     for folder in (run.path, run.checkpoints):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             raise RunError(f"{folder}: cannot be written: Permission denied")
+    if run.export.is_file():
+        raise RunError(
+            f"{run.path}: is an export and cannot be trained on, only captioned with: resume the run it was made from"
+        )
     found = {p.name for p in run.path.iterdir() if not p.match(HALF_WRITTEN)} if run.path.is_dir() else set()
     if run.config.name in found or (run.lock.name in found and found <= {run.lock.name, run.log.name}):
         return  # a run, or one whose process was killed before it had begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -16,6 +16,7 @@ from img2seq.serving.limits import MOST_ROWS, MOST_TOKENS, Refusal
 from img2seq.serving.service import Service
 
 PAGE = Path(__file__).parents[1] / "page"
+DOCS = Path(__file__).parents[1] / "docs.html"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Nothing is loaded from elsewhere, and no other site may show the page in a frame.
 PAGE_HEADERS = {
@@ -71,6 +72,15 @@ def router(service: Service, figures: Figures) -> APIRouter:
             "decoding": settings_in_words(),
             "notes": NOTES,
         }
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        """Show people what OpenAPI shows programs; FastAPI's own page loads scripts from elsewhere."""
+        import jinja2
+
+        template = jinja2.Template(DOCS.read_text(encoding="utf-8"), autoescape=True)
+        text = template.render(api=request.app.openapi(), base=str(request.base_url).rstrip("/"))
+        return Response(text, media_type="text/html", headers=PAGE_HEADERS)
 
     @routes.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -1,0 +1,48 @@
+"""`img2seq export`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "export",
+        help="write a lean run, to caption and to serve with",
+        description="Write what captioning and serving need of a run, without optimiser state, histories and samples. It is loaded and\n"
+        "compared with the run before it takes its name.",
+        examples=["img2seq export runs/demo/image exported", "img2seq export runs/demo/image exported --overwrite"],
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="a run with a checkpoint")
+    parser.add_argument("target", metavar="DIR", help="folder to write, which is empty or not there")
+    parser.add_argument(
+        "--step",
+        type=whole_number(0, 10**12),
+        metavar="N",
+        help="the checkpoint of this step (default: that of the lowest validation loss)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, and nothing else")
+    set_run(parser, run)
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Export a run and print what was written."""
+    from img2seq.export.export_run import export_run
+    from img2seq.progress import Announcer
+
+    announce = Announcer(bars=sys.stderr.isatty())
+    print(
+        export_run(
+            arguments.run_folder,
+            arguments.target,
+            step=arguments.step,
+            overwrite=arguments.overwrite,
+            announce=announce,
+        )
+    )
+    return 0

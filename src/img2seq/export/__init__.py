@@ -1,0 +1,1 @@
+"""A lean run: what captioning and serving need, and nothing of training."""
