@@ -162,13 +162,20 @@ def test_a_picture_is_taken(page: Page) -> None:
     assert caption(page).inner_text()
 
 
-def test_without_a_camera_the_page_says_so(browser: Browser, server: Served) -> None:
-    with opened(browser, server.url) as page:
-        page.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+def test_over_plain_http_the_page_works_without_a_camera(browser: Browser, server: Served, images: Path) -> None:
+    """Browsers give the camera and the clipboard to secure pages alone; here another host's name without TLS."""
+    with opened(browser, server.url.replace("127.0.0.1", "plain.test")) as page:
         page.click("#take")
         expect(page.locator("#camera-problem")).to_contain_text("https://")
         page.keyboard.press("Escape")
         expect(page.locator("#camera")).to_be_hidden()
+        choose(page, images / "000.png")
+        finished(page, "1 of 1 captioned")
+        page.get_by_label("Copy: 000.png").click()
+        expect(page.get_by_label("Copy: 000.png")).to_have_text("Copied")
+        page.locator("#beginning").focus()
+        page.keyboard.press("Control+V")
+        expect(page.locator("#beginning")).to_have_value(caption(page).inner_text())
 
 
 def test_everything_is_reached_with_the_keyboard(page: Page, images: Path) -> None:
