@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -228,6 +229,12 @@ def test_settings_stand_in_openapi_with_ranges_and_defaults(server: Served) -> N
     info = server.get("/info").json()
     assert info["decoding"]["beam_size"]["maximum"] == 64
     assert info["limits"]["max_bytes"] == MOST_BYTES
+
+
+def test_balancers_may_ask_without_a_body(server: Served) -> None:
+    for path in ("/health", "/ready"):
+        answer = httpx.head(f"{server.url}{path}", trust_env=False)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_docs_load_nothing_from_elsewhere(server: Served) -> None:

@@ -318,7 +318,13 @@ def test_both_sides_of_the_split_have_enough(n: int) -> None:
     assert held_out >= 16 or n < 64
 
 
-@pytest.mark.parametrize("n", [2, 320, 1_000, 1_001, 1_800, 30_000, 10**7])
+@pytest.mark.parametrize("n", [2, 64, 200])
+def test_a_run_of_very_few_captions_is_evaluated_at_its_end(n: int) -> None:
+    recipe = recipe_for(n)
+    assert evaluation_interval(recipe, n) == -(-n // recipe.batch_size) * recipe.n_epochs
+
+
+@pytest.mark.parametrize("n", [201, 320, 1_000, 1_001, 1_800, 30_000, 10**7])
 def test_a_run_has_about_ten_evaluations(n: int) -> None:
     recipe = recipe_for(n)
     steps = -(-n // recipe.batch_size) * recipe.n_epochs

@@ -129,7 +129,7 @@ def _experiment(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the sections of the experiment, and the comments by dotted key."""
     interval = evaluation_interval(recipe, n_captions)
-    min_freq = recipe.min_freq if text.most_seen >= 2 * recipe.min_freq and n_captions >= 100 else 1
+    min_freq = recipe.min_freq if text.most_seen >= 2 * recipe.min_freq and n_captions >= 40 else 1
     longest = text.usual + 5 if text.longest > min(2 * text.usual, MOST_TOKENS) else "max"
     basic: dict[str, Any] = {
         "output_folder": run,
@@ -194,7 +194,10 @@ def _experiment(
         f"{where}.on_bad_data": "leave out what cannot be used; img2seq data check lists it",
         "globals.model.ema_decay": "evaluate and keep a running average of the weights",
         "globals.optimization.label_smoothing": "against overfitting",
-        "globals.evaluation_checkpoint.sample_interval": f"steps: about {-(-n_captions // recipe.batch_size)} are an epoch; the best checkpoint is kept",
+        "globals.evaluation_checkpoint.sample_interval": (
+            f"steps: about {-(-n_captions // recipe.batch_size)} are an epoch; the best checkpoint is kept" if recipe.n_evaluations > 1
+            else "steps: once, at the end, for loss is least too early"
+        ),
         "inputs.input_info.input_name": "name in overrides: --inputs.photo.…",
         "inputs.input_type_info.size": f"pixels; {'224 sees more and takes three times as long' if recipe.size < 224 else '128 is three times as fast and sees less'}",
         "inputs.input_type_info.auto_augment": "off, so that features can be computed once",

@@ -12,7 +12,6 @@ from img2seq.data.scripts import words_are_not_separated
 from img2seq.data.text import clean_caption
 
 LEAST_VALID, MOST_VALID = 16, 1000  # images: fewer say little, more take time at each evaluation
-N_EVALUATIONS = 10
 MOST_TOKENS = 1000  # of a caption that decides max_length
 
 
@@ -27,6 +26,7 @@ class Recipe:
         embedding_dim, num_layers, num_heads: of the decoder.
         min_freq: of words.
         no_repeat_ngram: for the commands that caption: little training leaves a decoder that repeats itself.
+        n_evaluations: in a run. One, at the end, for very few captions: their loss is least long before they say anything.
     """
 
     most_captions: float
@@ -42,9 +42,11 @@ class Recipe:
     min_freq: int
     label_smoothing: float = 0.1
     no_repeat_ngram: int = 2
+    n_evaluations: int = 10
 
 
 RECIPES = [
+    Recipe(200, size=128, n_epochs=60, batch_size=16, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2, n_evaluations=1),
     Recipe(1_000, size=128, n_epochs=25, batch_size=50, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2),
     Recipe(10_000, size=128, n_epochs=15, batch_size=50, lr=0.002, dropout=0.3, ema_decay=None, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
     Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
@@ -108,8 +110,8 @@ def valid_size(n_images: int) -> int:
 
 
 def evaluation_interval(recipe: Recipe, n_captions: int) -> int:
-    """Return the steps between evaluations that make ten of them in a run."""
-    return max(1, math.ceil(n_captions / recipe.batch_size) * recipe.n_epochs // N_EVALUATIONS)
+    """Return the steps between the evaluations of a run."""
+    return max(1, math.ceil(n_captions / recipe.batch_size) * recipe.n_epochs // recipe.n_evaluations)
 
 
 def installed_weights(known: dict[str, tuple[str, str, str]]) -> str | None:

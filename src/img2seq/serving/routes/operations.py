@@ -47,6 +47,9 @@ def router(service: Service, figures: Figures) -> APIRouter:
         state = service.worker.state
         return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
+    for path, answer in (("/health", health), ("/ready", ready)):  # some balancers ask without wanting the body
+        routes.head(path, include_in_schema=False)(answer)
+
     @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Give Prometheus its figures."""
