@@ -264,6 +264,27 @@ def test_nothing_but_an_export_is_replaced_and_that_only_when_told(run: Path, ex
     assert hidden(tmp_path) == []
 
 
+def test_what_comes_to_be_there_meanwhile_is_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def while_another_writes(captioner: Captioner, export: RunFolder) -> str:
+        (tmp_path / "export").mkdir()
+        (tmp_path / "export/notes.txt").write_text("mine")
+        return ""
+
+    monkeypatch.setattr(module, "_compare", while_another_writes)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="found one that is no export"):
+            export_run(run, tmp_path / "export", overwrite=overwrite, announce=QUIET)
+        assert tree(tmp_path) == {"export/notes.txt": b"mine"}
+        shutil.rmtree(tmp_path / "export")
+
+
+def test_the_current_folder_is_not_replaced(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="the current folder"):
+        export_run(run, ".", announce=QUIET)
+    assert tmp_path.is_dir()
+
+
 def test_it_cannot_be_trained_on(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(export)
     for flags in (["--resume"], ["--overwrite"], []):

@@ -12,6 +12,7 @@ from img2seq.cli.arguments import Verbs, add_verb, device, set_run, whole_number
 from img2seq.config.globals import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
+from img2seq.model.cpu.cores import let_threads_sleep
 from img2seq.serving.limits import Limits
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if missing:
         raise ConfigError(f"serve needs {names_in_words(missing)}: pip install 'img2seq[serve]'")
     began = time.monotonic()
+    let_threads_sleep()
     from img2seq.run.folder import open_run
     from img2seq.serving.models import loader, names_of
     from img2seq.serving.worker import Worker

@@ -60,6 +60,7 @@ def export_run(
         try:
             _write(captioner.trained, export, announce)
             verified = _compare(captioner, export)
+            _check_target(final, shown_as=place, overwrite=overwrite)  # somebody may have written there meanwhile
             _take_name(export.path, final)
         except OSError as error:
             raise RunError(_why_not_written(error, place, captioner.trained)) from error
@@ -76,6 +77,8 @@ def _check_target(final: Path, *, shown_as: Path, overwrite: bool) -> None:
         return
     if not final.is_dir() or final.is_symlink():
         raise RunError(f"{shown_as}: expected a folder that is empty or not there, found a file")
+    if final.samefile(Path.cwd()):
+        raise RunError(f"{shown_as}: is the current folder, which cannot be replaced as a whole; name a folder in it")
     if not any(final.iterdir()):
         return
     if not RunFolder(final).export.is_file():

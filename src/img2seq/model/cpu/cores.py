@@ -37,6 +37,15 @@ def bind_threads() -> None:
     os.sched_setaffinity(0, cores)  # threads that we start ourselves may be anywhere
 
 
+def let_threads_sleep() -> None:
+    """Have torch's threads sleep while they wait for each other, where they would spin. Before torch is imported.
+
+    A thread that spins keeps the core that the one it waits for needs, if anything else runs: in a server the event loop, pictures
+    being decoded, clients, neighbours. A user's own OMP_WAIT_POLICY wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 @contextmanager
 def on_first_core() -> Iterator[None]:
     """Keep the calling thread on the core that is its own among torch's threads."""
