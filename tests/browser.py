@@ -30,13 +30,15 @@ LOOKS: dict[str, Look] = {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start Chromium, with a camera that shows a test picture."""
+    """Start Chromium, with a camera that shows a test picture. It finds this machine as plain.test, too, which is no secure context."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is not installed")
     if not CHROMIUM.is_file():
         pytest.skip(f"needs {CHROMIUM}, which is not here")
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *camera, "--host-resolver-rules=MAP plain.test 127.0.0.1"]
+        )
         yield browser
         browser.close()
 

@@ -120,6 +120,15 @@ def test_the_page_is_accessible(look: str, browser: Browser, made: Path) -> None
     page.context.close()
 
 
+def test_on_paper_a_dark_page_is_light(browser: Browser, made: Path) -> None:
+    page = opened(browser, made / "gallery.html", LOOKS["dark"])
+    page.emulate_media(media="print")
+    assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
+    expect(page.locator(".bar")).to_be_hidden()
+    assert len(page.pdf()) > 10_000
+    page.context.close()
+
+
 def test_the_page_alone_leaves_standard_output_empty(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,19 +108,18 @@ def finished(page: Page, text: str) -> None:
 # --- ways in
 
 
+def drop(page: Page, path: Path) -> None:
+    """Drag a file or a folder onto the page and let it go, as the browser has it from the system."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+        if kind == "dragOver":
+            expect(page.locator("body")).to_have_class("dragging")
+
+
 def test_a_dropped_picture_gets_its_caption(page: Page, images: Path, captioner: Captioner) -> None:
-    data = base64.b64encode((images / "000.png").read_bytes()).decode()
-    dropped = page.evaluate_handle(
-        """(data) => {
-            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)), transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], "ball.png", {type: "image/png"}));
-            return transfer;
-        }""",
-        data,
-    )
-    page.dispatch_event("body", "dragenter", {"dataTransfer": dropped})
-    expect(page.locator("body")).to_have_class("dragging")
-    page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+    drop(page, images / "000.png")
     found = captioner.caption(images / "000.png")
     expect(caption(page)).to_have_text(found.text)
     expect(page.locator("#said")).to_have_text(found.text)  # for screen readers
@@ -129,6 +128,16 @@ def test_a_dropped_picture_gets_its_caption(page: Page, images: Path, captioner:
     percents = [float(word.get_attribute("data-percent") or "") for word in caption(page).locator(".word").all()]
     assert percents == pytest.approx([100 * p for p in found.token_probabilities[: len(percents)]], abs=0.6)
     assert len(percents) == len(found.text.split())
+
+
+def test_the_pictures_of_a_dropped_folder_are_captioned(page: Page, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "trip/day 2").mkdir(parents=True)
+    for name in ("10.png", "9.PNG", "day 2/1.png"):
+        shutil.copy(images / "000.png", tmp_path / "trip" / name)
+    (tmp_path / "trip/notes.txt").write_text("no picture")
+    drop(page, tmp_path / "trip")
+    finished(page, "3 of 3 captioned")
+    assert page.locator(".picture .name").all_text_contents() == ["trip/9.PNG", "trip/10.png", "trip/day 2/1.png"]
 
 
 def test_a_picture_is_pasted(browser: Browser, server: Served, images: Path, captioner: Captioner) -> None:
@@ -153,13 +162,20 @@ def test_a_picture_is_taken(page: Page) -> None:
     assert caption(page).inner_text()
 
 
-def test_without_a_camera_the_page_says_so(browser: Browser, server: Served) -> None:
-    with opened(browser, server.url) as page:
-        page.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+def test_over_plain_http_the_page_works_without_a_camera(browser: Browser, server: Served, images: Path) -> None:
+    """Browsers give the camera and the clipboard to secure pages alone; here another host's name without TLS."""
+    with opened(browser, server.url.replace("127.0.0.1", "plain.test")) as page:
         page.click("#take")
         expect(page.locator("#camera-problem")).to_contain_text("https://")
         page.keyboard.press("Escape")
         expect(page.locator("#camera")).to_be_hidden()
+        choose(page, images / "000.png")
+        finished(page, "1 of 1 captioned")
+        page.get_by_label("Copy: 000.png").click()
+        expect(page.get_by_label("Copy: 000.png")).to_have_text("Copied")
+        page.locator("#beginning").focus()
+        page.keyboard.press("Control+V")
+        expect(page.locator("#beginning")).to_have_value(caption(page).inner_text())
 
 
 def test_everything_is_reached_with_the_keyboard(page: Page, images: Path) -> None:

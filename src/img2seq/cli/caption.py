@@ -67,7 +67,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--html",
         metavar="FILE",
-        help="write one page of pictures and captions there, with the certainty of each word; standard output is then left out",
+        help="write one page of pictures and captions there, with the certainty of each word, in place of standard output (default: none)",
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted output file")
     parser.add_argument("--probabilities", action="store_true", help="write log-probabilities too (jsonl, csv)")

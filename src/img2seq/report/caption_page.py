@@ -75,9 +75,9 @@ class CaptionPage:
                 self._write()
 
     def thumbnail(self, data: bytes, name: str) -> bytes:
-        """Return a small WebP of an image file's bytes. Raises DataError if they are broken."""
+        """Return a small JPEG of an image file's bytes. Raises DataError if they are broken."""
         buffer = io.BytesIO()
-        small_picture(data, name, SIDE).save(buffer, "WEBP", quality=72)
+        small_picture(data, name, SIDE).save(buffer, "JPEG", quality=72, optimize=True)
         return buffer.getvalue()
 
     def add(self, path: str, caption: Caption | None, *, thumbnail: bytes, failure: str) -> None:
