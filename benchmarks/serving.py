@@ -50,7 +50,7 @@ from benchmarks.training import BATCH, SHORT_IMAGES, arguments, run
 FIGURE = ROOT / "docs" / "images" / "serving_load"
 PICTURES, AT_ONCE, CROWD = 64, 16, 150
 EPOCHS = {"eir": 3, "ours": 1}  # until captions are such, and end
-PEER_PICTURES, OUR_ROUNDS = 6, 8  # the peer takes more than a second a picture, and some of it once more for pings
+PEER_PICTURES, OUR_ROUNDS = 16, 8  # the peer takes more than a second a picture, and some of it once more for pings
 LOAD_S, PING_S = 10.0, 10.0
 STEP_S, FIRST_SHARE, GROWTH, MOST_STEPS, ENOUGH_REFUSED = 10.0, 0.25, 1.25, 14, 0.25
 PEER_TIMEOUT_S, TIMEOUT_S = 120.0, 40.0
@@ -60,6 +60,7 @@ FLAT_MB, FLAT_SHARE = 30.0, 0.03  # memory may grow by the larger of the two whi
 RATIOS = (
     ("ready after start, s", "ready_s", None),
     ("one picture, median, s", "one_s", 20.0),
+    ("one picture, median, s a token", "token_s", None),
     ("16 at once, pictures/s", "pictures_per_s", 40.0),
     ("memory after these, GB", "memory_gb", None),
 )
@@ -194,6 +195,11 @@ def measure(side: str, server: Server, paths: Sequence[Path]) -> dict[str, Any]:
         "memory_gb": server.memory_mb() / 1000,
     }
     found |= {"health_p99_s": percentile(waits, 0.99), "health_most_s": max(waits), "health_pings": len(waits)}
+    lengths = [
+        1 + text.count(" ") + 1 for text in texts(one)
+    ]  # and the end; what EIR leaves out of a text leaves its blank
+    found["token_s"] = spread([answer.seconds / n for answer, n in zip(one, lengths, strict=True)])
+    found["tokens_a_caption"] = statistics.mean(lengths)
     found["samples"] = texts(one)[:3]
     found["words_a_caption"] = statistics.mean(len(text.split()) for text in texts(one))
     if is_peer:
@@ -425,7 +431,9 @@ def report(found: dict[str, Any]) -> str:
         ours = found["sides"]["ours"]
         lines.append(f"captions of ours equal to `Captioner`'s: {ours['equal_captions']} of {ours['captions']}")
         for side, of_side in found["sides"].items():
-            lines.append(f"{side}: {of_side['words_a_caption']:.1f} words a caption, such as {of_side['samples'][0]!r}")
+            lines.append(
+                f"{side}: {of_side['words_a_caption']:.1f} words, {of_side['tokens_a_caption']:.1f} tokens a caption, such as {of_side['samples'][0]!r}"
+            )
         lines.append(f"{CROWD} requests at once: {ours['crowd_status']}")
         if peer := found["sides"].get("eir"):
             lines.append(f"EIR's captions, the same the second time: {peer['same_again']} of {PEER_PICTURES}")
