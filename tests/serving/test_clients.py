@@ -202,3 +202,32 @@ def test_pixels_are_those_of_training(server: Served, captioner: Captioner, orie
     expected = captioner.caption(file.getvalue())
     assert found["text"] == expected.text
     assert math.isclose(found["log_probability"], expected.log_probability, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize("options", [[1], "x", {"include_usage": 3}])
+def test_a_stream_with_strange_options(server: Served, pictures: list[Path], options: object) -> None:
+    body = {"messages": message(pictures[0]), "stream": True, "stream_options": options}
+    answer = server.post("/v1/chat/completions", json=body)
+    assert answer.status_code == (200 if isinstance(options, dict) else 400)
+    assert answer.status_code == 400 or answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_what_openais_clients_send_by_habit(server: Served, pictures: list[Path], captioner: Captioner) -> None:
+    best = captioner.caption(pictures[0]).text
+    habits: list[dict[str, Any]] = [
+        {"max_tokens": 4096},
+        {"top_p": 1},
+        {"top_p": 0},
+        {"temperature": 0, "seed": -1},
+        {"temperature": 1e-8},
+    ]
+    for more in habits:
+        answer = server.post("/v1/chat/completions", json={"messages": message(pictures[0]), **more})
+        assert answer.json()["choices"][0]["message"]["content"] == best, more
+
+
+def test_a_run_is_described(server: Served, run: Path) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    assert client.models.retrieve(run.name).id == run.name
+    with pytest.raises(NotFoundError):
+        client.models.retrieve("nothing")

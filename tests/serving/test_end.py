@@ -155,7 +155,7 @@ def test_many_uploads_wait_for_memory_and_all_are_answered(tmp_path: Path, run: 
 
 def test_keys(tmp_path: Path, run: Path, png: bytes) -> None:
     keys = tmp_path / "keys.txt"
-    keys.write_text("# ours\nfirst-key\nsecond-key\n")
+    keys.write_text("\ufefffirst-key\n# ours\nsecond-key\n")
     with serving(tmp_path, run, "--api-key-file", keys, "--log-captions") as server:
         for path in ("/health", "/ready"):
             assert server.get(path).status_code == 200
@@ -168,8 +168,8 @@ def test_keys(tmp_path: Path, run: Path, png: bytes) -> None:
             answer = server.post("/caption", files={"image": png}, headers=headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert server.get("/metrics", headers=headers).status_code == 401
-        for key in ("first-key", "second-key"):
-            answer = server.post("/caption", files={"image": png}, headers={"Authorization": f"Bearer {key}"})
+        for value in ("Bearer first-key", "Bearer second-key", "bearer first-key"):
+            answer = server.post("/caption", files={"image": png}, headers={"Authorization": value})
             assert answer.status_code == 200
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if '"captions"' in line]
     assert answer.json()["captions"][0]["text"] in lines[-1]["captions"]
@@ -177,15 +177,11 @@ def test_keys(tmp_path: Path, run: Path, png: bytes) -> None:
 
 
 def test_several_runs(tmp_path: Path, run: Path, png: bytes) -> None:
-    other = tmp_path / "other run"
-    other.symlink_to(run, target_is_directory=True)
-    named = tmp_path / "copy"
-    import shutil
-
-    shutil.copytree(run, named)
-    with serving(tmp_path, run, named) as server:
-        assert [model["name"] for model in server.get("/info").json()["models"]] == [run.name, "copy"]
-        assert server.post("/caption?model=copy", files={"image": png}).json()["model"] == "copy"
+    link = tmp_path / "current run"
+    link.symlink_to(run, target_is_directory=True)
+    with serving(tmp_path, run, link) as server:
+        assert [model["name"] for model in server.get("/info").json()["models"]] == [run.name, "current run"]
+        assert server.post("/caption?model=current+run", files={"image": png}).json()["model"] == "current run"
         assert server.post("/caption", files={"image": png}).json()["model"] == run.name
 
 
@@ -197,6 +193,7 @@ def test_what_is_wrong_is_said_before_it_serves(
         taken.listen()
         port = taken.getsockname()[1]
         (tmp_path / "empty.txt").write_text("# none\n")
+        (tmp_path / "umlaut.txt").write_text("schlüssel\n", encoding="utf-8")
         for arguments, part in (
             ([run.parent / "imagee"], "image"),
             ([run, run], "different names"),
@@ -204,7 +201,9 @@ def test_what_is_wrong_is_said_before_it_serves(
             ([run, "--host", "no.such.host.invalid"], "no.such.host.invalid"),
             ([run, "--api-key-file", tmp_path / "empty.txt"], "empty.txt"),
             ([run, "--api-key-file", tmp_path / "none.txt"], "none.txt"),
+            ([run, "--api-key-file", tmp_path / "umlaut.txt"], "ASCII"),
             ([run, "--max-queue", 0], "max-queue"),
+            ([run, "--port", 0, "--allow-url", "https://images.example.com"], "images.example.com"),
             ([finished_runs[0], "--port", 0], "image input"),
         ):
             assert img2seq("serve", *map(str, arguments)) == 2

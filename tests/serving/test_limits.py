@@ -8,7 +8,10 @@ import io
 import json
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from children import wait_until
 from servers import Served, serving
 
 MOST_BYTES = 200_000
@@ -61,25 +65,34 @@ def test_a_body_is_counted_as_it_comes(server: Served) -> None:
     def chunks() -> Iterator[bytes]:
         nonlocal sent
         for _ in range(1000):
-            sent += 10_000
-            yield bytes(10_000)
+            sent += 100_000
+            yield bytes(100_000)
 
-    with pytest.MonkeyPatch.context():
-        try:
-            connection.request("POST", "/caption", chunks(), {"Content-Type": "image/png"}, encode_chunked=True)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
-        else:
-            assert connection.getresponse().status == 413
+    try:
+        connection.request("POST", "/caption", chunks(), {"Content-Type": "image/png"}, encode_chunked=True)
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    else:
+        assert connection.getresponse().status == 413
+    assert sent < 50_000_000  # of 100: some lay in the system's buffers
     connection.close()
     assert server.get("/health").status_code == 200
+
+
+def test_a_client_that_writes_before_it_reads_sees_the_refusal(server: Served) -> None:
+    request = urllib.request.Request(f"{server.url}/caption", bytes(8_000_000), {"Content-Type": "image/png"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
+    with caught.value:
+        assert (caught.value.code, caught.value.headers["connection"]) == (413, "close")
 
 
 def test_a_length_that_is_too_large_is_refused_before_the_body(server: Served) -> None:
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port or 0), timeout=60) as plain:
         head = (
-            f"POST /caption HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {MOST_BYTES + 1}\r\n\r\n"
+            "POST /caption HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            f"Expect: 100-continue\r\nContent-Length: {MOST_BYTES + 1}\r\n\r\n"
         )
         plain.sendall(head.encode())
         assert plain.recv(12) == b"HTTP/1.1 413"
@@ -106,7 +119,8 @@ def test_pixels_are_counted_before_they_are_decoded(server: Served) -> None:
     ("body", "part"),
     [
         (b"", "JSON"),
-        (b"[" * 50_000, "JSON"),
+        (b"[" * 50_000, "parts"),
+        (b"[" * 15_000, "JSON"),
         (b'{"a":' * 20_000, "JSON"),
         (b"\xff\xfe", "JSON"),
         (b"{}", "list"),
@@ -123,7 +137,7 @@ def test_pixels_are_counted_before_they_are_decoded(server: Served) -> None:
 )
 def test_a_json_body_that_cannot_be_used(server: Served, body: bytes, part: str) -> None:
     answer = server.post("/predict", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (400, 422)
+    assert answer.status_code in (400, 413, 422)
     assert part in error_of(answer, answer.status_code)
 
 
@@ -244,3 +258,59 @@ def test_docs_load_nothing_from_elsewhere(server: Served) -> None:
     assert "1 to 64" in page.text
     assert "http" not in page.text.replace(server.url, "")
     assert server.get("/page/docs.css").headers["content-type"].startswith("text/css")
+
+
+def test_a_small_picture_does_not_wait_for_slow_uploads(tmp_path: Path, run: Path, png: bytes) -> None:
+    with serving(tmp_path, run) as large, ExitStack() as stack:
+        address = urlsplit(large.url)
+        head = b"POST /caption HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 16000000\r\n\r\nx"
+        for _ in range(6):
+            slow = stack.enter_context(socket.create_connection((address.hostname, address.port or 0)))
+            slow.sendall(head)
+        wait_until(lambda: "img2seq_queue_pictures 6.0" in large.get("/metrics").text)
+        assert large.post("/caption", files={"image": png}).status_code == 200
+        assert "img2seq_queue_pictures 6.0" in large.get("/metrics").text  # they are still there
+
+
+def test_of_a_broken_request_nothing_is_decoded_any_more(server: Served, png: bytes) -> None:
+    broken = [("image", png[:50]), *[("image", large_png(9000))] * 7]
+    assert error_of(server.post("/caption", files=broken), 400)
+    answer = server.post("/caption", files={"image": png}, headers={"X-Request-ID": "after-a-broken-one"})
+    assert answer.status_code == 200
+    wait_until(lambda: "after-a-broken-one" in server.log.read_text())
+    (line,) = [json.loads(text) for text in server.log.read_text().splitlines() if "after-a-broken-one" in text]
+    assert line["decode_ms"] < 5000  # seven times a second or more where they are
+
+
+def test_json_of_too_many_parts(server: Served) -> None:
+    body = b"[" + b"{}," * 30_000 + b"{}]"
+    assert "parts" in error_of(server.post("/predict", content=body, headers={"Content-Type": "application/json"}), 413)
+
+
+def test_base64_may_be_broken_into_lines(server: Served, png: bytes) -> None:
+    lines = base64.encodebytes(png).decode()
+    assert "\n" in lines
+    assert server.post("/predict", json=[{"photo": lines, "captions": ""}]).status_code == 200
+    assert error_of(server.post("/predict", json=[{"photo": "é" + lines, "captions": ""}]), 400)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "x-unknown"])
+def test_charsets_of_forms(server: Served, png: bytes, charset: str) -> None:
+    form = httpx.Request("POST", "http://x/", files={"image": png}, data={"beginning": "é"})
+    headers = {"Content-Type": f"{form.headers['content-type']}; charset={charset}"}
+    assert server.post("/caption", content=form.read(), headers=headers).status_code == 400
+
+
+def test_a_form_where_json_is_expected(server: Served, png: bytes) -> None:
+    for path in ("/predict", "/v1/chat/completions", "/models/image"):
+        assert error_of(server.post(path, files={"image": png}), 415)
+
+
+def test_a_png_may_have_more_behind_its_end(server: Served, png: bytes) -> None:
+    alone = server.post("/caption", files={"image": png}).json()["captions"][0]["text"]
+    behind = server.post("/caption", files={"image": png + bytes(150_000)}).json()["captions"][0]["text"]
+    assert behind == alone
+
+
+def test_names_of_pages_of_any_length(server: Served) -> None:
+    assert error_of(server.get(f"/page/{'a' * 300}.js"), 404)

@@ -371,7 +371,7 @@ def test_a_key_is_asked_for_only_where_it_is_needed(
     browser: Browser, page: Page, run: Path, images: Path, tmp_path: Path
 ) -> None:
     expect(page.locator("#key-form")).to_be_hidden()
-    (tmp_path / "keys.txt").write_text("open sesame\n")
+    (tmp_path / "keys.txt").write_text("open-sesame\n")
     with (
         serving(tmp_path, run, "--api-key-file", tmp_path / "keys.txt") as closed,
         opened(browser, closed.url) as other,
@@ -382,7 +382,7 @@ def test_a_key_is_asked_for_only_where_it_is_needed(
         other.keyboard.press("Enter")
         expect(other.locator("#key-problem")).not_to_be_empty()
         expect(other.locator(".caption")).to_have_count(0)
-        other.fill("#key", "open sesame")
+        other.fill("#key", "open-sesame")
         other.keyboard.press("Enter")
         expect(other.locator("#key-form")).to_be_hidden()
         finished(other, "1 of 1 captioned")  # what waited is captioned now

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from img2seq.errors import DataError
+from img2seq.errors import ConfigError, DataError
 from img2seq.serving.fetch import Fetcher, is_public
 from img2seq.serving.limits import Refusal
 
@@ -21,13 +23,25 @@ class Pictures(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)  # type: ignore[attr-defined]
         port = self.connection.getsockname()[1]
-        targets = {"/again": "/picture", "/away": f"http://localhost:{port}/picture", "/round": "/round"}
+        targets = {
+            "/again": "/picture",
+            "/away": f"http://localhost:{port}/picture",
+            "/round": "/round",
+            "/bad": "http://[bad/",
+        }
         if self.path in targets:
             self.send_response(302)
             self.send_header("Location", targets[self.path])
             self.end_headers()
         elif self.path == "/none":
             self.send_error(404)
+        elif self.path == "/drip":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(50):
+                time.sleep(0.05)
+                with suppress(OSError):  # the other side has gone
+                    self.wfile.write(b"x")
         else:
             self.send_response(200)
             self.end_headers()
@@ -61,6 +75,8 @@ def test_pictures_come_from_named_hosts(host: ThreadingHTTPServer) -> None:
     assert caught.value.status == 413
     with pytest.raises(DataError, match="404"):
         fetch(f"http://{named(host)}/none", 1000)
+    with pytest.raises(DataError, match="cannot be fetched"):
+        fetch(f"http://{named(host)}/bad", 1000)
     with pytest.raises(DataError, match="on and on"):
         fetch(f"http://{named(host)}/round", 1000)
 
@@ -101,3 +117,15 @@ def test_damaged_urls() -> None:
     for url in ("http://[", "http://a:b/x", "http://"):
         with pytest.raises((Refusal, DataError)):
             Fetcher(["a"])(url, 10)
+
+
+def test_a_host_that_drips_is_given_up(host: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("img2seq.serving.fetch.TIMEOUT_S", 0.3)
+    with pytest.raises(DataError, match=r"not there after 0\.3"):
+        Fetcher([named(host)], may_connect=lambda address: True)(f"http://{named(host)}/drip", 10_000)
+
+
+@pytest.mark.parametrize("name", ["https://a.example", "a.example/", "[::1]", "a.example.", "", "a b"])
+def test_what_is_no_host_is_said_at_once(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a host"):
+        Fetcher([name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from img2seq.errors import DataError
+from img2seq.serving.body import ByteBudget
 from img2seq.serving.limits import Limits, Refusal
 from img2seq.serving.worker import Job, Models, Worker
 
@@ -226,3 +228,35 @@ def test_nothing_is_taken_before_the_models_are_loaded() -> None:
     gate.set()
     wait_until(lambda: worker.state == "failed")
     assert isinstance(worker.failure, DataError)
+
+
+def test_a_request_that_was_in_before_the_drain_may_bring_all_its_pictures(
+    fake: Fake, started: Callable[..., Worker]
+) -> None:
+    worker = started(fake)
+    with worker.places() as places:
+        places.take(1)
+        worker.drain()
+        places.take(2)
+        jobs = [Job("a", i, LATER) for i in range(3)]
+        worker.submit(jobs, places)
+    assert [job.result.result(PATIENCE_S) for job in jobs] == [f"caption of {i}" for i in range(3)]
+
+
+def test_who_gives_up_at_the_moment_of_their_turn_leaves_no_bytes_behind() -> None:
+    """Of two that wait and give up together one is passed over by the other's turn: neither may fail, nor keep bytes."""
+
+    async def both() -> tuple[list[object], int]:
+        budget = ByteBudget(10_000_000)
+
+        async def hold() -> None:
+            async with asyncio.timeout(0.05), budget.hold(9_000_000):
+                await asyncio.sleep(0)
+
+        async with budget.hold(9_000_000):
+            found: list[object] = list(await asyncio.gather(*(hold() for _ in range(5)), return_exceptions=True))
+        return found, budget.held
+
+    found, held = asyncio.run(both())
+    assert [type(error) for error in found] == [TimeoutError] * 5
+    assert held == 0

@@ -87,29 +87,24 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     began = time.monotonic()
     let_threads_sleep()
     from img2seq.run.folder import open_run
+    from img2seq.serving.app import build
+    from img2seq.serving.fetch import Fetcher
     from img2seq.serving.models import loader, names_of
+    from img2seq.serving.server import Server, listen
+    from img2seq.serving.service import Service, no_urls
     from img2seq.serving.worker import Worker
 
     names = names_of(arguments.runs)
     for folder in names.values():
         open_run(folder)  # a wrong name is said before anything is started
     keys = _keys(arguments.api_key_file)
+    fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(
         arguments.max_queue, arguments.max_batch, arguments.max_wait_ms / 1000, arguments.timeout_s, arguments.max_bytes
     )
-    from img2seq.serving.server import listen
-
     listener = listen(arguments.host, arguments.port)
-    # The worker begins to load while this thread imports the rest of the server.
     worker = Worker(loader(names, device=arguments.device, loaded=lambda runs: service.loaded(runs)), limits)
-    from img2seq.serving.app import build
-    from img2seq.serving.fetch import Fetcher
-    from img2seq.serving.server import Server
-    from img2seq.serving.service import Service
-
-    service = (
-        Service(worker, limits, fetch=Fetcher(arguments.allow_url)) if arguments.allow_url else Service(worker, limits)
-    )
+    service = Service(worker, limits, fetch=fetch)
     app = build(service, keys=keys, with_captions=arguments.log_captions)
     host, port = listener.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -137,8 +132,16 @@ def _keys(path: str | None) -> list[str]:
     """Return the keys of a file. Raises ConfigError where it has none: then everyone could come in."""
     if path is None:
         return []
-    lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected API keys as text, one a line") from None
+    lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise ConfigError(f"{path}: expected API keys, one a line; found none")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ConfigError(
+            f"{path}: expected keys of ASCII letters, digits and signs: others cannot be sent in a header"
+        )
     return keys

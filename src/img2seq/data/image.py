@@ -140,7 +140,7 @@ def _without_pillows_limit() -> Iterator[None]:
 def _without_metadata(data: bytes) -> bytes:
     """Return a PNG file without what does not decide its pixels: Pillow refuses a picture whose texts are long or broken."""
     kept, place = [data[:8]], 8
-    while data.startswith(PNG_MAGIC) and place < len(data):
+    while data.startswith(PNG_MAGIC) and place < len(data) and data[place - 8 : place - 4] != b"IEND":
         end = place + 12 + int.from_bytes(data[place : place + 4])
         if PNG_CHUNKS.match(data, place + 4):
             kept.append(data[place:end])

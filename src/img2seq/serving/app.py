@@ -53,7 +53,13 @@ def build(
     app.add_exception_handler(Img2SeqError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(Exception, _fail)
     return Desk(app, figures=figures, keys=keys, write=write, with_captions=with_captions)
+
+
+async def _fail(request: Request, error: Exception) -> JSONResponse:
+    """Answer where we failed: the error is raised on, so that the log has it; the client learns nothing of it."""
+    return refused(request.url.path, Refusal(500, "the server failed; its log has more"))
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:

@@ -80,12 +80,8 @@ class Desk:
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if not status:
                 await refused(scope["path"], busy("the server has stopped", 5))(scope, receive, answer)
-        except Exception as error:
+        except Exception as error:  # a fault of ours, which the application has answered
             crash = "".join(traceback.format_exception(error, limit=-8))
-            if not status:
-                await refused(scope["path"], Refusal(500, "the server failed; its log has more"))(
-                    scope, receive, answer
-                )
         took = time.perf_counter() - began
         route = getattr(scope.get("route"), "path", "other")
         self.figures.observe_request(route, status, took)
@@ -94,8 +90,11 @@ class Desk:
     def _may(self, path: str, headers: Headers) -> bool:
         if not self.keys or path in OPEN or path.startswith("/page/"):
             return True
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip().encode()
-        return sum(hmac.compare_digest(given, key) for key in self.keys) > 0  # all of them, so that time tells nothing
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode() if scheme.lower() == "bearer" else b""
+        return (
+            sum(hmac.compare_digest(given, known) for known in self.keys) > 0
+        )  # all of them, so that time tells nothing
 
     def _line(
         self, request_id: str, scope: Scope, status: int, took: float, notes: Notes | None, error: str, crash: str
@@ -126,6 +125,8 @@ def refused(path: str, error: Img2SeqError) -> JSONResponse:
     headers = {}
     if isinstance(error, Refusal) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Refusal) and error.closes:
+        headers["Connection"] = "close"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if path.startswith("/v1/"):

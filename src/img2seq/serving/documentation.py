@@ -71,11 +71,20 @@ class ChatCompletion(BaseModel):
     usage: dict[str, int]
 
 
+class ModelCard(BaseModel):
+    """A run."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
 class ModelList(BaseModel):
     """The runs."""
 
     object: str
-    data: list[dict[str, Any]]
+    data: list[ModelCard]
 
 
 class Status(BaseModel):
@@ -94,7 +103,6 @@ REASONS = {
     400: "a picture, a text or the body cannot be used",
     401: "an API key is missing or wrong",
     404: "there is no such run",
-    408: "the body did not come in time",
     413: "too large, or too many pictures",
     415: "another kind of body is expected",
     422: "a setting is unknown or out of its range",

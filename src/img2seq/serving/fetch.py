@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from img2seq.errors import DataError, shown
+from img2seq.errors import ConfigError, DataError, shown
 from img2seq.serving.limits import Refusal
 
 TIMEOUT_S = 10.0
 MOST_REDIRECTS = 3
 CHUNK = 1 << 16
+HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.ASCII)
 
 
 def is_public(address: str) -> bool:
@@ -32,10 +35,18 @@ class Fetcher:
     Args:
         hosts: that may be asked, with or without a port.
         may_connect: tells whether an address may be connected to.
+
+    Raises:
+        ConfigError: for what is no host.
     """
 
     def __init__(self, hosts: Iterable[str], *, may_connect: Callable[[str], bool] = is_public):
         self.hosts = {host.lower() for host in hosts}
+        for host in self.hosts:
+            if not HOST.fullmatch(host):
+                raise ConfigError(
+                    f"--allow-url: expected a host, such as images.example.com or 10.0.0.1:8080; found {shown(host)}"
+                )
         self._may_connect = may_connect
 
     def __call__(self, url: str, most: int) -> bytes:
@@ -45,16 +56,18 @@ class Fetcher:
             Refusal: where the host is not allowed, or the picture is larger than `most` bytes.
             DataError: where it cannot be had.
         """
+        until = time.monotonic() + TIMEOUT_S  # for all of it: a host may send a byte now and then for ever
         for _ in range(MOST_REDIRECTS + 1):
             target = self._checked(url)
             try:
-                found = self._get(target, most)
+                found = self._get(target, most, until)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
+                netloc = urlsplit(url).netloc
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise DataError(f"image URL: cannot be fetched: {error}") from None
-            if isinstance(found, bytes):
-                return found
-            url = urljoin(url, found)
-            if urlsplit(url).netloc.lower() != target.netloc.lower():
+            if netloc.lower() != target.netloc.lower():
                 raise Refusal(400, f"image URL: {target.netloc} sends on to another host, which is not followed")
         raise DataError("image URL: it is sent on and on")
 
@@ -72,7 +85,7 @@ class Fetcher:
             raise Refusal(400, f"image URL: port {port} of {shown(host)} is not allowed (--allow-url {host}:{port})")
         return parts
 
-    def _get(self, target: SplitResult, most: int) -> bytes | str:
+    def _get(self, target: SplitResult, most: int, until: float) -> bytes | str:
         """Return the picture, or where it is said to be."""
         host = target.hostname or ""
         port = target.port or (443 if target.scheme == "https" else 80)
@@ -86,12 +99,14 @@ class Fetcher:
                     return answer.headers.get("Location", "")
                 if answer.status != 200:
                     raise DataError(f"image URL: {host} answers {answer.status}")
-                data = b""
-                while chunk := answer.read(CHUNK):
+                data = bytearray()
+                while chunk := answer.read1(CHUNK):
                     data += chunk
+                    if time.monotonic() > until:
+                        raise TimeoutError(f"not there after {TIMEOUT_S:g} seconds")
                     if len(data) > most:
                         raise Refusal(413, f"image URL: expected at most {most:,} bytes (--max-bytes)")
-                return data
+                return bytes(data)
         finally:
             connection.close()
 

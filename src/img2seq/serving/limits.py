@@ -43,11 +43,12 @@ class Refusal(Img2SeqError):
     Attributes:
         status: of HTTP.
         retry_after_s: when it may be tried again, where that helps.
+        closes: whether the connection ends with it, for more would come that nobody wants.
     """
 
-    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None):
+    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None, closes: bool = False):
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status, self.retry_after_s, self.closes = status, retry_after_s, closes
 
 
 def busy(message: str, retry_after_s: int = 1) -> Refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,11 +153,9 @@ def loader(folders: Mapping[str, str], *, device: str, loaded: Callable[[ServedR
 
 def names_of(folders: Sequence[str]) -> dict[str, str]:
     """Return run folders by the name of each. Raises ConfigError where two have one name."""
-    from pathlib import Path
-
     found: dict[str, str] = {}
     for folder in folders:
-        name = Path(folder).resolve().name
+        name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119  (of a link its own name, not that of what it leads to)
         if name in found:
             raise ConfigError(f"expected runs whose folders have different names; found {found[name]} and {folder}")
         found[name] = folder

@@ -16,13 +16,21 @@ from img2seq.errors import ConfigError, DataError, did_you_mean, shown
 from img2seq.serving.limits import Refusal
 from img2seq.serving.service import Url
 
+MOST_PARTS = 20_000  # of a JSON body
 DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 
 
 def json_of(body: object) -> Any:
-    """Return what a JSON body holds. Raises Refusal for one that is damaged or nested too deep."""
+    """Return what a JSON body holds. Raises Refusal for one that is damaged, nested too deep or has too many parts.
+
+    Parts are counted first: reading millions of them would keep everyone waiting, and pictures as base64 have none.
+    """
+    if not isinstance(body, bytes):
+        raise Refusal(415, "content-type: expected application/json")
+    if (found := sum(map(body.count, (b",", b"[", b"{")))) > MOST_PARTS:
+        raise Refusal(413, f"body: expected JSON of at most {MOST_PARTS:,} parts; found {found:,}")
     try:
-        return from_json(bytes(body), allow_inf_nan=False)  # type: ignore[call-overload]
+        return from_json(body, allow_inf_nan=False)
     except (ValueError, TypeError) as error:
         raise Refusal(400, f"body: expected JSON: {error}") from None
 
@@ -43,6 +51,16 @@ def text_of(value: object, where: str) -> str:
     raise Refusal(400, f"{where}: expected a text; found {kind(value)}")
 
 
+def is_number(value: object) -> bool:
+    """Tell whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def at_most(value: Any, most: int) -> Any:
+    """Return a client's upper bound, no higher than ours; anything but a number as it is, to be refused by name."""
+    return min(value, most) if is_number(value) else value
+
+
 def kind(value: object) -> str:
     """Return what a JSON value is, never what it holds: that may be a whole picture."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
@@ -56,8 +74,8 @@ def picture_of(text: object, where: str) -> bytes:
     found = DATA_URL.match(text[:200])
     try:
         # Lines are broken by `base64`; padding is left out by some.
-        plain = re.sub(r"\s+", "", text[found.end() if found else 0 :])
-        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        plain = text[found.end() if found else 0 :].encode("ascii").translate(None, b" \t\r\n\f\v")
+        data = base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{where}: expected a picture as base64: {str(error).lower()}") from None
     if not data:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -52,13 +53,17 @@ class Server(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
+                http="h11",  # which bounds headers
                 lifespan="off",
+                timeout_keep_alive=75,  # above what proxies keep idle connections for: they close them, not we
                 ws="none",
                 server_header=False,
                 h11_max_incomplete_event_size=MOST_HEADER_BYTES,
                 timeout_graceful_shutdown=5,
             )
         )
+        for name in ("uvicorn.error", "python_multipart"):  # what clients do wrong is a line of our log already
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.worker, self.when_ready = worker, when_ready
         self._n_signals = 0
 

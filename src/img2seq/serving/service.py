@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -107,7 +107,7 @@ class Service:
     def __init__(self, worker: Worker, limits: Limits, *, fetch: Fetch = no_urls):
         self.worker, self.limits, self._fetch = worker, limits, fetch
         self._runs: ServedRuns | None = None
-        self._bodies = ByteBudget(limits.max_body_memory)
+        self._bodies = ByteBudget(max(limits.max_body_memory, limits.max_bytes))
         self._decoders = ThreadPoolExecutor(DECODERS, "pictures")
         self._fetchers = ThreadPoolExecutor(8, "urls")
 
@@ -175,12 +175,13 @@ class _Visit:
             yield self
 
     async def answer(self, parse: Parse) -> Answer:
-        runs, size = self.service.runs, announced_size(self.request, self.service.limits.max_bytes)
+        runs, size = self.service.runs, await announced_size(self.request, self.service.limits.max_bytes)
         async with self.service._bodies.hold(size):
             asked = await self.service.in_thread(parse, await self._read())
             run = runs.named(asked.model)
             self.notes.model, self.notes.n_pictures = run.name, len(asked.pictures)
             settings, jobs = await self._decode(asked, run)
+            asked = replace(asked, pictures=())  # a picture that waits for the model is its pixels alone
         self.worker.submit(jobs, self.places)
         captions = await _unless_gone(self.request, asyncio.gather(*(asyncio.wrap_future(job.result) for job in jobs)))
         self.notes.wait_s, self.notes.model_s = max(job.waited_s for job in jobs), max(job.took_s for job in jobs)
@@ -207,15 +208,18 @@ class _Visit:
         settings = run.decoding(asked.decoding)
         beginnings = list(asked.beginnings) or [""] * n
 
-        async def job(i: int) -> Job:
-            data = await self.service.fetch(asked.pictures[i])
+        jobs = []
+        for i in range(
+            n
+        ):  # one at a time, so that a request of many large pictures does not keep others from the threads
+            given = asked.pictures[i]
             try:
-                picture = await self.service.in_thread(run.picture, data, str(i), beginnings[i], settings)
+                async with self.service._bodies.hold(self.service.limits.max_bytes if isinstance(given, Url) else 0):
+                    data = await self.service.fetch(given)
+                    picture = await self.service.in_thread(run.picture, data, str(i), beginnings[i], settings)
             except DataError as error:
                 raise DataError(str(error) if n == 1 else f"picture {i + 1} of {n}: {error}") from None
-            return Job((run.name, settings), picture, self.began + self.service.limits.timeout_s)
-
-        jobs = await asyncio.gather(*map(job, range(n)))
+            jobs.append(Job((run.name, settings), picture, self.began + self.service.limits.timeout_s))
         self.notes.decode_s = self.worker.clock() - began
         return settings, jobs
 

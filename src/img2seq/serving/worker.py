@@ -70,7 +70,7 @@ class Places:
 
     def take(self, n: int) -> None:
         """Take more places. Raises Refusal where the queue has not so many."""
-        self._worker._take(n)
+        self._worker._take(n, is_in=self.n > 0)
         self.n += n
 
 
@@ -109,7 +109,8 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """Tell whether nobody waits for a caption."""
-        return not self._n_taken and not self._running
+        with self._changed:
+            return not self._n_taken and not self._running
 
     @contextmanager
     def places(self) -> Iterator[Places]:
@@ -134,9 +135,9 @@ class Worker:
             places.n -= len(jobs)
             self._changed.notify_all()
 
-    def _take(self, n: int) -> None:
+    def _take(self, n: int, *, is_in: bool) -> None:
         with self._changed:
-            if self.state != "ready":
+            if self.state != "ready" and not (is_in and self.state == "draining"):  # what was accepted is finished
                 raise self._not_ready()
             if self._n_taken + n > self.limits.max_queue:
                 self._leave_out_cancelled()

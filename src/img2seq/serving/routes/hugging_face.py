@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 from img2seq.config.decoding import SETTINGS
 from img2seq.errors import did_you_mean, shown
 from img2seq.serving.documentation import HUGGING_FACE_REQUEST, GeneratedText, GeneratedTexts, answers
-from img2seq.serving.limits import Refusal
-from img2seq.serving.parse import json_of, keys_of, picture_or_url
+from img2seq.serving.limits import MOST_TOKENS, Refusal
+from img2seq.serving.parse import at_most, json_of, keys_of, picture_or_url
 from img2seq.serving.service import Asked, Body, Service
 
 # What transformers calls the settings. Those without a meaning here, and early_stopping, are taken and change nothing.
@@ -87,7 +87,7 @@ def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if ours not in SETTINGS:
             near = did_you_mean(name, (*NAMES, *SETTINGS))
             raise Refusal(422, f"parameters: {shown(name)} is not known.{near}")
-        settings[ours] = value
+        settings[ours] = at_most(value, MOST_TOKENS) if ours == "max_length" else value
     if parameters.get("do_sample"):
         settings.setdefault("method", "sample")
     return settings

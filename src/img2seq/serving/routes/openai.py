@@ -16,9 +16,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from img2seq.config.decoding import SETTINGS
-from img2seq.serving.documentation import CHAT_REQUEST, ChatCompletion, ModelList, answers
-from img2seq.serving.limits import Refusal
-from img2seq.serving.parse import json_of, keys_of, kind, picture_or_url, text_of
+from img2seq.serving.documentation import CHAT_REQUEST, ChatCompletion, ModelCard, ModelList, answers
+from img2seq.serving.limits import MOST_TOKENS, Refusal
+from img2seq.serving.parse import at_most, is_number, json_of, keys_of, kind, picture_or_url, text_of
 from img2seq.serving.service import Answer, Asked, Body, Service, Url
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ def router(service: Service) -> APIRouter:
     """Return the routes."""
     routes, began = APIRouter(), int(time.time())
 
+    def card(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": began, "owned_by": "img2seq"}
+
     @routes.get("/v1/models", responses=answers(ModelList), tags=["other clients"])
     async def models() -> JSONResponse:
         """List the runs."""
-        found = [
-            {"id": name, "object": "model", "created": began, "owned_by": "img2seq"} for name in service.runs.by_name
-        ]
-        return JSONResponse({"object": "list", "data": found})
+        return JSONResponse({"object": "list", "data": [card(name) for name in service.runs.by_name]})
+
+    @routes.get("/v1/models/{name}", responses=answers(ModelCard), tags=["other clients"])
+    async def model(name: str) -> JSONResponse:
+        """Describe a run."""
+        return JSONResponse(card(service.runs.named(name).name))
 
     @routes.post(
         "/v1/chat/completions", openapi_extra=CHAT_REQUEST, responses=answers(ChatCompletion), tags=["other clients"]
@@ -44,7 +49,7 @@ def router(service: Service) -> APIRouter:
         """Caption the last picture of a conversation."""
         answer = await service.answer(request, _asked)
         asked: Mapping[str, Any] = answer.asked.kept
-        if asked.get("stream"):
+        if asked["stream"]:
             return StreamingResponse(
                 _events(answer), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
@@ -76,7 +81,12 @@ def _asked(body: Body) -> Asked:
             400,
             "messages: expected a picture: content [{type: image_url, image_url: {url: data:image/...;base64,...}}]",
         )
-    kept = {name: found.get(name) for name in ("stream", "stream_options", "logprobs")}
+    options = keys_of(found.get("stream_options") or {}, "stream_options")
+    kept = {
+        "stream": found.get("stream") is True,
+        "usage": options.get("include_usage") is True,
+        "logprobs": found.get("logprobs") is True,
+    }
     beginning = text if found.get("text_is_beginning") is True else ""
     return Asked(pictures, text_of(found.get("model"), "model") or None, [beginning], _settings(found), kept)
 
@@ -86,11 +96,17 @@ def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in found.items() if name in SETTINGS and value is not None}
     most = found.get("max_completion_tokens") or found.get("max_tokens")
     if most is not None:
-        settings["max_length"] = most
-    if settings.get("temperature") == 0:
-        del settings["temperature"]  # the likeliest caption, which is what we search for anyway
-    elif {"temperature", "top_p", "top_k"} & settings.keys():
+        settings["max_length"] = at_most(most, MOST_TOKENS)
+    for name, off in (
+        ("temperature", 0.01),
+        ("top_p", 0.0001),
+    ):  # nearly 0: the likeliest caption, for which we search anyway
+        if is_number(settings.get(name)) and 0 <= settings[name] <= off:
+            del settings[name]
+    if "temperature" in settings or settings.get("top_p", 1) != 1 or settings.get("top_k", 0) != 0:
         settings.setdefault("method", "sample")
+    if isinstance(settings.get("seed"), int):
+        settings["seed"] %= 2**63  # theirs may be any number
     n = found.get("n")
     if n is not None:
         settings["n_best"] = n
@@ -109,7 +125,7 @@ def _reason(caption: Caption) -> str:
 
 
 def _logprobs(answer: Answer, caption: Caption) -> dict[str, Any] | None:
-    if not answer.asked.kept.get("logprobs"):
+    if not answer.asked.kept["logprobs"]:
         return None
     tokens = zip(caption.tokens, caption.token_log_probabilities, strict=True)
     return {
@@ -162,6 +178,6 @@ def _events(answer: Answer) -> Iterator[str]:
         for place, word in enumerate(words):
             yield event(i, {"content": word if place == len(words) - 1 else f"{word} "})
         yield event(i, {}, finish_reason=_reason(caption), logprobs=_logprobs(answer, caption))
-    if (answer.asked.kept.get("stream_options") or {}).get("include_usage"):
+    if answer.asked.kept["usage"]:
         yield f"data: {json.dumps({**frame, 'choices': [], 'usage': _usage(answer)})}\n\n"
     yield "data: [DONE]\n\n"

@@ -89,6 +89,8 @@ def router(service: Service, figures: Figures) -> APIRouter:
     async def page() -> Response:
         return _page_file("index.html")
 
+    routes.head("/", include_in_schema=False)(page)
+
     @routes.get("/page/{name}", include_in_schema=False)
     async def page_file(name: str) -> Response:
         return _page_file(name)
@@ -98,7 +100,7 @@ def router(service: Service, figures: Figures) -> APIRouter:
 
 def _page_file(name: str) -> Response:
     """Return a file of the page; none but those that lie there."""
-    path = PAGE / name
-    if path.parent != PAGE or path.suffix not in MEDIA_TYPES or not path.is_file():
+    path = {path.name: path for path in PAGE.iterdir() if path.suffix in MEDIA_TYPES}.get(name)
+    if path is None:
         raise Refusal(404, "there is no such page")
     return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=PAGE_HEADERS)
