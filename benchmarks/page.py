@@ -217,8 +217,8 @@ def serving() -> list[str]:
             f"samples. Load of the machine by others before: {found['load_of_the_machine']}.",
             ("work", "EIR", "img2seq", "", "goal"),
             [[cell.replace("|", "") for cell in row] for row in found["table"]],
-            f"EIR's captions had {found['sides'].get('eir', ours)['tokens_a_caption']:.0f} tokens, ours {ours['tokens_a_caption']:.0f}: a token is compared, too. Captions of ours equal to `Captioner`'s, alone and among others: {ours['equal_captions']} of {ours['captions']}. Status of 150 requests at\n"
-            f"once: {crowd}.",
+            f"EIR's captions had {found['sides'].get('eir', ours)['tokens_a_caption']:.0f} tokens, ours {ours['tokens_a_caption']:.0f}: a token is compared, too.\nCaptions of ours equal to `Captioner`'s, alone and among others: {ours['equal_captions']} of {ours['captions']}. Status of 150\n"
+            f"requests at once: {crowd}.",
         )
     if rows := found.get("load", []):
         lines += section(
