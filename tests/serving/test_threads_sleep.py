@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from img2seq.model.cpu.cores import leave_a_core
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the library of threads that torch has on Linux")
@@ -28,3 +29,17 @@ def test_torch_is_loaded_with_threads_that_sleep(given: dict[str, str], spins: i
             time.sleep(0.05)
         server.terminate()
     assert f"GOMP_SPINCOUNT = '{spins}'" in log.read_text()
+
+
+@pytest.mark.parametrize(("has", "leaves"), [(1, 1), (2, 1), (8, 7)])
+def test_a_core_is_left_to_the_rest_of_the_server(has: int, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: has)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    leave_a_core()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a user's own number
+    leave_a_core()
+    assert found == [leaves]

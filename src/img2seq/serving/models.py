@@ -143,7 +143,9 @@ def loader(folders: Mapping[str, str], *, device: str, loaded: Callable[[ServedR
 
     def load() -> Models:
         from img2seq.inference.captioner import Captioner
+        from img2seq.model.cpu.cores import leave_a_core
 
+        leave_a_core()
         runs = ServedRuns([ServedRun(name, Captioner.load(folder, device=device)) for name, folder in folders.items()])
         loaded(runs)
         return runs
