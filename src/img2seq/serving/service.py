@@ -190,14 +190,15 @@ class _Visit:
         return Answer(asked, run, settings, captions)
 
     async def _read(self) -> Body:
-        limits, body = self.service.limits, b""
+        limits = self.service.limits
+        body: Body
         if self.request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            fields = await read_form(self.request, limits.max_bytes, limits.max_pictures)
+            body = fields = await read_form(self.request, limits.max_bytes, limits.max_pictures)
             self.notes.n_bytes = sum(len(value) for _, value in fields)
-            self.notes.read_s = self.worker.clock() - self.began
-            return fields
-        body = await read_body(self.request, limits.max_bytes)
-        self.notes.n_bytes, self.notes.read_s = len(body), self.worker.clock() - self.began
+        else:
+            body = await read_body(self.request, limits.max_bytes)
+            self.notes.n_bytes = len(body)
+        self.notes.read_s = self.worker.clock() - self.began
         return body
 
     async def _decode(self, asked: Asked, run: ServedRun) -> tuple[Decoding, list[Job]]:
@@ -209,10 +210,8 @@ class _Visit:
         beginnings = list(asked.beginnings) or [""] * n
 
         jobs = []
-        for i in range(
-            n
-        ):  # one at a time, so that a request of many large pictures does not keep others from the threads
-            given = asked.pictures[i]
+        # One at a time: a request of many large pictures does not keep others from the threads.
+        for i, given in enumerate(asked.pictures):
             try:
                 async with self.service._bodies.hold(self.service.limits.max_bytes if isinstance(given, Url) else 0):
                     data = await self.service.fetch(given)
