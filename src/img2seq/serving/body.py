@@ -65,6 +65,11 @@ class _Form(MultiPartParser):
     spool_max_size = 1 << 40  # in memory: the body is bounded, and a container may have no disk to write to
 
 
+def media_type(request: Request) -> str:
+    """Return what kind of body a request says it has, without parameters: image/png; "" where it does not say."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def announced_size(request: Request, most: int) -> int:
     """Return how large a body says it is; `most` where it does not say. Raises Refusal for one that is too large."""
     if "content-encoding" in request.headers:

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, RootModel, TypeAdapter
 
-from img2seq.config.decoding import SETTINGS, Decoding
-from img2seq.config.ranges import choices, limits
+from img2seq.config.decoding import Decoding
 from img2seq.serving.limits import MOST_ROWS, MOST_TOKENS
 
 BASE64 = {"type": "string", "contentEncoding": "base64", "description": "a picture as base64, or a data URL"}
@@ -116,25 +115,6 @@ def answers(model: type[BaseModel], *, errors: bool = True) -> dict[int | str, d
     found: dict[int | str, dict[str, Any]] = {200: {"model": model}}
     if errors:
         found |= {status: {"model": Error, "description": reason} for status, reason in REASONS.items()}
-    return found
-
-
-def settings_in_words() -> dict[str, dict[str, Any]]:
-    """Return each decoding setting with its type, default, limits and meaning, for forms and scripts."""
-    types: dict[Any, str] = {int: "integer", float: "number"}
-    bounds = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-    found: dict[str, dict[str, Any]] = {}
-    for name, field in SETTINGS.items():
-        found[name] = {
-            "type": types.get(field.annotation, "string"),
-            "default": field.default,
-            "description": field.description,
-        }
-        found[name] |= {bounds[limit]: value for limit, value in limits(field).items()}
-        if choices(field):
-            found[name]["enum"] = choices(field)
-        if name in LOWER_HERE:
-            found[name]["maximum"] = LOWER_HERE[name]
     return found
 
 

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from img2seq.config.decoding import Decoding
 from img2seq.errors import DataError
-from img2seq.serving.body import ByteBudget, Field, announced_size, read_body, read_form
+from img2seq.serving.body import ByteBudget, Field, announced_size, media_type, read_body, read_form
 from img2seq.serving.limits import Limits, Refusal, busy
 from img2seq.serving.models import ServedRun, ServedRuns
 from img2seq.serving.worker import Job, Places, Worker
@@ -192,7 +192,7 @@ class _Visit:
     async def _read(self) -> Body:
         limits = self.service.limits
         body: Body
-        if self.request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        if media_type(self.request) == "multipart/form-data":
             body = fields = await read_form(self.request, limits.max_bytes, limits.max_pictures)
             self.notes.n_bytes = sum(len(value) for _, value in fields)
         else:

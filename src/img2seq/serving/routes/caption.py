@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from img2seq.serving.body import media_type
 from img2seq.serving.documentation import CAPTION_REQUEST, Captions, answers
 from img2seq.serving.limits import Refusal
 from img2seq.serving.parse import settings_of_text
@@ -26,7 +27,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/caption", openapi_extra=CAPTION_REQUEST, responses=answers(Captions), tags=["captions"])
     async def caption(request: Request) -> JSONResponse:
         """Caption one picture or several: a multipart form with `image`, or the bytes of one."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = media_type(request)
         if not (kind == "multipart/form-data" or kind.startswith("image/") or kind == "application/octet-stream"):
             raise Refusal(415, "content-type: expected multipart/form-data with image, or image/*")
         answer = await service.answer(request, partial(_asked, query=request.query_params.multi_items()))

@@ -14,12 +14,13 @@ from fastapi.responses import JSONResponse
 
 from img2seq.config.decoding import SETTINGS
 from img2seq.errors import did_you_mean, shown
+from img2seq.serving.body import media_type
 from img2seq.serving.documentation import HUGGING_FACE_REQUEST, GeneratedText, GeneratedTexts, answers
 from img2seq.serving.limits import MOST_TOKENS, Refusal
 from img2seq.serving.parse import at_most, json_of, keys_of, picture_or_url
 from img2seq.serving.service import Asked, Body, Service
 
-# What transformers calls the settings. Those without a meaning here, and early_stopping, are taken and change nothing.
+# What transformers calls the settings.
 NAMES = {
     "max_new_tokens": "max_length",
     "min_new_tokens": "min_length",
@@ -30,7 +31,8 @@ NAMES = {
     "no_repeat_ngram_size": "no_repeat_ngram",
     "typical_p": "tau",
 }
-WITHOUT_MEANING = ("early_stopping", "use_cache", "generation_parameters", "do_sample")
+WITHOUT_MEANING = ("early_stopping", "use_cache")  # here: they are taken and change nothing
+NESTED = ("generation_parameters", "generate_kwargs")  # hold more of them
 
 
 def router(service: Service) -> APIRouter:
@@ -38,7 +40,7 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
 
     async def texts(request: Request, name: str) -> list[dict[str, str]]:
-        is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+        is_json = media_type(request) == "application/json"
         answer = await service.answer(request, lambda body: _asked(body, name, is_json=is_json))
         (caption,) = answer.captions
         return [{"generated_text": found.text} for found in (caption, *caption.alternatives)]
@@ -82,7 +84,7 @@ def settings_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in parameters.items():
         ours = NAMES.get(name, name)
-        if name in (*WITHOUT_MEANING, "generate_kwargs") or value is None:
+        if name in (*WITHOUT_MEANING, *NESTED, "do_sample") or value is None:
             continue
         if ours not in SETTINGS:
             near = did_you_mean(name, (*NAMES, *SETTINGS))

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from img2seq import __version__
-from img2seq.serving.documentation import Status, answers, settings_in_words
+from img2seq.serving.documentation import SETTINGS_SCHEMA, Status, answers
 from img2seq.serving.figures import Figures
 from img2seq.serving.limits import MOST_ROWS, MOST_TOKENS, Refusal
 from img2seq.serving.service import Service
@@ -72,7 +72,7 @@ def router(service: Service, figures: Figures) -> APIRouter:
                 "max_rows": MOST_ROWS,
                 "max_tokens": MOST_TOKENS,
             },
-            "decoding": settings_in_words(),
+            "decoding": SETTINGS_SCHEMA,
             "notes": NOTES,
         }
 
