@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from img2seq.config.decoding import SETTINGS
@@ -72,7 +72,7 @@ def good_requests(picture: bytes, model: str, names: tuple[str, str]) -> list[Re
 
 def form(pictures: list[bytes]) -> tuple[bytes, dict[str, str]]:
     """Return a multipart body and its headers."""
-    request = httpx.Request(
+    request = httpx2.Request(
         "POST", "http://x/", files=[("image", picture) for picture in pictures], data={"beam_size": "2"}
     )
     return request.read(), {"Content-Type": request.headers["content-type"]}
@@ -174,7 +174,7 @@ class Server:
         return int(status.partition("VmRSS:")[2].split()[0]) / 1000
 
 
-def judged(answer: httpx.Response) -> str:
+def judged(answer: httpx2.Response) -> str:
     """Return what is wrong with an answer, or its status."""
     if answer.status_code not in STATUSES:
         return f"FAULT: status {answer.status_code}: {answer.text[:200]}"
@@ -185,16 +185,16 @@ def judged(answer: httpx.Response) -> str:
     return str(answer.status_code)
 
 
-def send(client: httpx.Client, request: Request) -> str:
+def send(client: httpx2.Client, request: Request) -> str:
     """Send a request and judge the answer."""
     body: dict[str, Any] = {"content": request.body} if isinstance(request.body, bytes) else {"json": request.body}
     try:
         answer = client.post(request.path, params=request.query, headers=request.headers, **body)
-    except (UnicodeEncodeError, ValueError, httpx.InvalidURL, httpx.LocalProtocolError):
+    except (UnicodeEncodeError, ValueError, httpx2.InvalidURL, httpx2.LocalProtocolError):
         return "not sent"  # this client refuses it
-    except httpx.TimeoutException:
+    except httpx2.TimeoutException:
         return f"FAULT: no answer in {TIME_LIMIT_S} s"
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         return f"FAULT: {type(error).__name__}: {error}"
     return judged(answer)
 
@@ -208,7 +208,7 @@ def from_openapi(server: Server, count: int, seed: int) -> Counter[str]:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
     outcomes: Counter[str] = Counter()
-    with httpx.Client(base_url=server.url, timeout=TIME_LIMIT_S, trust_env=False) as client:
+    with httpx2.Client(base_url=server.url, timeout=TIME_LIMIT_S, trust_env=False) as client:
         for operation in operations:
 
             @seeded(seed)
@@ -226,18 +226,18 @@ def from_openapi(server: Server, count: int, seed: int) -> Counter[str]:
                     options["content"] = options.pop("data")
                 try:
                     answer = client.request(prepared["method"], prepared["url"], **options)
-                except httpx.TimeoutException:
+                except httpx2.TimeoutException:
                     outcomes[f"FAULT: no answer in {TIME_LIMIT_S} s: {case.path}"] += 1
                 except (
                     UnicodeError,
                     ValueError,
                     TypeError,
-                    httpx.InvalidURL,
-                    httpx.LocalProtocolError,
+                    httpx2.InvalidURL,
+                    httpx2.LocalProtocolError,
                     AttributeError,
                 ):
                     outcomes["not sent"] += 1
-                except httpx.TransportError as error:
+                except httpx2.TransportError as error:
                     outcomes[f"FAULT: {type(error).__name__}: {error}"] += 1
                 else:
                     outcomes["200" if case.path == "/metrics" and answer.status_code == 200 else judged(answer)] += 1
@@ -260,9 +260,9 @@ def main() -> int:
     try:
         begun, before = time.monotonic(), server.megabytes()
         outcomes = from_openapi(server, arguments.count // 4, arguments.seed) if arguments.count >= 100 else Counter()
-        info = httpx.get(f"{server.url}/info", trust_env=False).json()["models"][0]
+        info = httpx2.get(f"{server.url}/info", trust_env=False).json()["models"][0]
         kinds = good_requests(arguments.picture.read_bytes(), info["name"], (info["input"]["name"], info["output"]))
-        with httpx.Client(base_url=server.url, timeout=TIME_LIMIT_S, trust_env=False) as client:
+        with httpx2.Client(base_url=server.url, timeout=TIME_LIMIT_S, trust_env=False) as client:
             assert [send(client, request) for request in kinds] == ["200"] * len(kinds)  # before anything is changed
 
             def one(number: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from children import child, img2seq, wait_until
 
@@ -28,13 +28,13 @@ class Served:
     process: ForkServerProcess
     log: Path
 
-    def post(self, path: str, **options: object) -> httpx.Response:
+    def post(self, path: str, **options: object) -> httpx2.Response:
         """Send a request."""
-        return httpx.post(f"{self.url}{path}", timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
+        return httpx2.post(f"{self.url}{path}", timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
 
-    def get(self, path: str, **options: object) -> httpx.Response:
+    def get(self, path: str, **options: object) -> httpx2.Response:
         """Send a request."""
-        return httpx.get(f"{self.url}{path}", timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
+        return httpx2.get(f"{self.url}{path}", timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
 
 
 @contextmanager

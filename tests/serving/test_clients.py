@@ -171,10 +171,10 @@ def test_the_requests_of_the_tutorial(server: Served, pictures: list[Path], capt
 
 
 def test_answers_do_not_depend_on_neighbours(server: Served, pictures: list[Path], captioner: Captioner) -> None:
-    import httpx
+    import httpx2
 
     async def all_at_once() -> list[str]:
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             answers = await asyncio.gather(
                 *(
                     client.post(f"{server.url}/caption?beam_size={2 + i % 2}", files={"image": path.read_bytes()})

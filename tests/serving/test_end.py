@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from children import exit_code, wait_until
@@ -116,9 +116,9 @@ def test_health_does_not_wait_for_the_model(tmp_path: Path, run: Path, gate: Pat
 def test_a_client_that_leaves_takes_its_work_along(tmp_path: Path, run: Path, gate: Path, png: bytes) -> None:
     with serving(tmp_path, run, "--max-batch", 1, plant=plant_gate) as server, ThreadPoolExecutor() as pool:
         first = begin_blocked_request(server, pool, gate, png)
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
-                f"{server.url}/caption", files={"image": png}, timeout=httpx.Timeout(30, read=1), trust_env=False
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(
+                f"{server.url}/caption", files={"image": png}, timeout=httpx2.Timeout(30, read=1), trust_env=False
             )
         last = pool.submit(server.post, "/caption", files={"image": png})
         wait_until(lambda: '"status": 499' in server.log.read_text())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 
@@ -247,7 +247,7 @@ def test_settings_stand_in_openapi_with_ranges_and_defaults(server: Served) -> N
 
 def test_balancers_may_ask_without_a_body(server: Served) -> None:
     for path in ("/health", "/ready"):
-        answer = httpx.head(f"{server.url}{path}", trust_env=False)
+        answer = httpx2.head(f"{server.url}{path}", trust_env=False)
         assert (answer.status_code, answer.content) == (200, b"")
 
 
@@ -296,7 +296,7 @@ def test_base64_may_be_broken_into_lines(server: Served, png: bytes) -> None:
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "x-unknown"])
 def test_charsets_of_forms(server: Served, png: bytes, charset: str) -> None:
-    form = httpx.Request("POST", "http://x/", files={"image": png}, data={"beginning": "é"})
+    form = httpx2.Request("POST", "http://x/", files={"image": png}, data={"beginning": "é"})
     headers = {"Content-Type": f"{form.headers['content-type']}; charset={charset}"}
     assert server.post("/caption", content=form.read(), headers=headers).status_code == 400
 
