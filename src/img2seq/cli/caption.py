@@ -161,7 +161,7 @@ def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iter
     except ValueError:  # some are relative, some are not
         folder = ""
     folder = "" if folder == os.sep else folder
-    return About(captioner.trained.run.path.name, settings, folder, beginning, n_given)
+    return About(captioner.loaded.path.name, settings, folder, beginning, n_given)
 
 
 def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:
