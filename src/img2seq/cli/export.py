@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
+from img2seq.extras import MODEL
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -27,7 +28,7 @@ def add_parser(verbs: Verbs) -> None:
         help="the checkpoint of this step (default: that of the lowest validation loss)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, and nothing else")
-    set_run(parser, run)
+    set_run(parser, run, needs=MODEL)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
