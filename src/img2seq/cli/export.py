@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
 from img2seq.errors import ConfigError
+from img2seq.extras import MODEL
 
 if TYPE_CHECKING:
     from img2seq.run.onnx_folder import Precision
@@ -43,7 +44,7 @@ def add_parser(verbs: Verbs) -> None:
         "--int8", action="store_true", help="with --onnx: also with weights of 8 bits, a quarter as large"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, and nothing else")
-    set_run(parser, run)
+    set_run(parser, run, needs=MODEL)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

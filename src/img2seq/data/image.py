@@ -117,7 +117,7 @@ def _heif(name: str) -> tuple[str, ...]:
         import pillow_heif
     except ImportError:
         raise DataError(
-            f"{name}: HEIC needs pillow-heif, which is not installed: pip install 'img2seq[formats]'"
+            f'{name}: HEIC needs pillow-heif, which is not installed: pip install "img2seq[formats]"'
         ) from None
     pillow_heif.register_heif_opener()
     return ("HEIF",)
