@@ -17,6 +17,7 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
+    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
     to_file = arguments.output not in (None, STANDARD_OUTPUT)
     form = _form(arguments, decoding.n_best, to_file=to_file)
+    check_model_can_run(arguments.run_folder)
     from pathlib import Path
 
     with collector_paused():
@@ -161,7 +163,7 @@ def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iter
     except ValueError:  # some are relative, some are not
         folder = ""
     folder = "" if folder == os.sep else folder
-    return About(captioner.trained.run.path.name, settings, folder, beginning, n_given)
+    return About(captioner.loaded.path.name, settings, folder, beginning, n_given)
 
 
 def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from pathlib import Path
 
-from img2seq.cli.arguments import Verbs, add_verb, device, set_run, whole_number
+from img2seq.cli.arguments import Verbs, add_verb, check_model_can_run, device, set_run, whole_number
 from img2seq.config.globals import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
+from img2seq.extras import SERVE
 from img2seq.model.cpu.cores import let_threads_sleep
 from img2seq.serving.limits import Limits
-
-NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -76,14 +74,11 @@ def add_parser(verbs: Verbs) -> None:
         help="fetch pictures from this host where a request names one there (default: none are fetched)",
     )
     access.add_argument("--log-captions", action="store_true", help="write captions into the log, too")
-    set_run(parser, run)
+    set_run(parser, run, needs=SERVE)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Serve until a signal comes; exit code 2 if the models fail."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"serve needs {names_in_words(missing)}: pip install 'img2seq[serve]'")
     began = time.monotonic()
     let_threads_sleep()
     from img2seq.run.folder import open_run
@@ -95,8 +90,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.serving.worker import Worker
 
     names = names_of(arguments.runs)
-    for folder in names.values():
-        open_run(folder)  # a wrong name is said before anything is started
+    for folder in names.values():  # what is wrong with one is said before anything is started
+        open_run(folder)
+        check_model_can_run(folder)
     keys = _keys(arguments.api_key_file)
     fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(
