@@ -207,6 +207,16 @@ def images(run: Path) -> Path:
     return run.parent / "images"
 
 
+@pytest.fixture(scope="session")
+def onnx_export(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an export of the finished run for ONNX Runtime. Tests must only read it."""
+
+    def build(folder: Path) -> None:
+        assert img2seq("export", run, folder / "captioner", "--onnx") == 0
+
+    return built_once(tmp_path_factory, "onnx", build) / "captioner"
+
+
 def img2seq(*arguments: str | Path) -> int:
     """Run the command line in this process and return its exit code."""
     from img2seq.cli import main as cli

@@ -6,6 +6,7 @@ const find = (id) => document.getElementById(id);
 const folder = new URL(`${new URLSearchParams(location.search).get("model") ?? "model"}/`, location.href);
 const waiting = [];
 let busy = true; // until the model is there
+let broken = false; // there will be none
 let captioner = null;
 
 try {
@@ -19,6 +20,8 @@ try {
   busy = false;
   captionWaiting();
 } catch (error) {
+  broken = true;
+  find("pictures").replaceChildren();
   find("state").textContent = "";
   find("problem").textContent = `No model could be loaded from ${folder.pathname}: ${error.message}.`;
 }
@@ -41,7 +44,7 @@ addEventListener("drop", (event) => {
 });
 
 function add(files) {
-  if (captioner || busy) {
+  if (!broken) {
     waiting.push(...[...files].map((file) => ({ file, row: show(file) })));
     captionWaiting();
   }

@@ -13,7 +13,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from conftest import ROOT, built_once, img2seq
+from conftest import ROOT
 from img2seq.data.image import from_any
 from img2seq.data.tokenizers_json import to_tokenizers, tokenizer_config
 from img2seq.inference.captioner import Captioner
@@ -33,14 +33,6 @@ console.log(JSON.stringify(kinds.map(({ tokenizer, config, numbers }) => {
   return { encoded: texts.map((text) => reader.encode(text).ids), decoded: numbers.map((some) => reader.decode(some, { skip_special_tokens: true })) };
 })));
 """
-
-
-@pytest.fixture(scope="session")
-def onnx_export(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    def build(folder: Path) -> None:
-        assert img2seq("export", run, folder / "captioner", "--onnx") == 0
-
-    return built_once(tmp_path_factory, "onnx", build) / "captioner"
 
 
 @pytest.fixture(scope="module")
