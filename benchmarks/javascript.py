@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from img2seq.inference.captioner import Captioner
@@ -35,7 +35,7 @@ def in_node(export: Path, pictures: Sequence[Path], *, resample: int = 2, option
         copy = Path(shutil.copytree(export, Path(folder) / "export"))
         settings = copy / "preprocessor_config.json"
         settings.write_text(json.dumps(json.loads(settings.read_text()) | {"resample": resample}))
-        command = ["node", EXAMPLES / "node/caption.mjs", *options, copy, *pictures]
+        command = ["node", str(EXAMPLES / "node/caption.mjs"), *options, str(copy), *map(str, pictures)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [line.split("\t")[1] for line in done.stdout.splitlines()]
 
@@ -80,14 +80,12 @@ def main(options: Sequence[str]) -> None:
     greedy, beam = (
         [c.text for c in captioner.caption([str(p) for p in pictures], method=m)] for m in ("greedy", "beam")
     )
-    ways = {
-        "transformers.js, its own resize": (greedy, lambda: in_node(arguments.export, pictures)),
-        "transformers.js, resample 1": (greedy, lambda: in_node(arguments.export, pictures, resample=1)),
-        "transformers.js, pixels read as ours": (
-            greedy,
-            lambda: in_node(arguments.export, pictures, options=["--pillow"]),
-        ),
-        "the page, in Chromium": (beam, lambda: in_the_page(arguments.export, pictures)),
+    node = functools.partial(in_node, arguments.export, pictures)
+    ways: dict[str, tuple[list[str], Callable[[], list[str]]]] = {
+        "transformers.js, its own resize": (greedy, node),
+        "transformers.js, resample 1": (greedy, functools.partial(node, resample=1)),
+        "transformers.js, pixels read as ours": (greedy, functools.partial(node, options=["--pillow"])),
+        "the page, in Chromium": (beam, functools.partial(in_the_page, arguments.export, pictures)),
     }
     for name, (expected, run) in ways.items():
         begun = time.monotonic()

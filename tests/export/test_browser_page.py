@@ -78,7 +78,7 @@ def opened(browser: Browser, url: str, *, ready: bool = True, **look: Any) -> It
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: "Content Security" in message.text and wrong.append(message.text))
+    page.on("console", lambda message: wrong.extend([message.text] * ("Content Security" in message.text)))
     page.goto(url)
     if ready:
         expect(page.locator("#state")).to_contain_text("Ready", timeout=60_000)

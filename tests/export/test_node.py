@@ -58,7 +58,7 @@ def captions(examples: Path, *words: str | Path) -> dict[str, str]:
     command = [program("node"), str(examples / "node/caption.mjs"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    return dict(line.split("\t") for line in done.stdout.splitlines())  # type: ignore[misc]
+    return dict(line.split("\t") for line in done.stdout.splitlines())
 
 
 def test_resize_in_javascript_is_that_of_pillow(tmp_path: Path) -> None:
