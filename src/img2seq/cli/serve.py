@@ -30,7 +30,10 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="finished runs, each named by its folder; the first is the default"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="finished runs, or exports on the hub (hf:OWNER/NAME), each named by its folder; the first is the default",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network (default: 127.0.0.1)"
@@ -94,9 +97,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.serving.service import Service, no_urls
     from img2seq.serving.worker import Worker
 
-    names = names_of(arguments.runs)
-    for folder in names.values():
-        open_run(folder)  # a wrong name is said before anything is started
+    # A wrong name is said before anything is started; what is on the hub is fetched once.
+    names = {name: str(open_run(folder).path) for name, folder in names_of(arguments.runs).items()}
     keys = _keys(arguments.api_key_file)
     fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(

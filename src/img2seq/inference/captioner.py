@@ -46,7 +46,7 @@ class Captioner:
         """Load a run's best checkpoint.
 
         Args:
-            run: a run folder.
+            run: a run folder, an export, or the name of one on the hub: hf:OWNER/NAME, hf:OWNER/NAME@REVISION.
             device: cpu, cuda, cuda:N, mps or auto.
             step: of the checkpoint, in place of the best one.
             batch_size: images captioned together.
