@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,7 +20,8 @@ from img2seq.data.image import Pixels, from_any
 from img2seq.errors import ModelError
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import Caption, Predictor
-from img2seq.run.onnx_folder import is_onnx_export
+from img2seq.run.captioning_folder import is_onnx_export
+from img2seq.run.hub import local_folder
 
 if TYPE_CHECKING:
     from img2seq.build.trained import TrainedRun
@@ -56,21 +56,22 @@ class Captioner:
         """Load a run's best checkpoint, or an export.
 
         Args:
-            run: a run folder, or the folder of an export.
-            device: cpu, cuda, cuda:N, mps or auto; an export computes on the CPU.
+            run: a run folder, an export, or the name of one on the hub: hf:OWNER/NAME, hf:OWNER/NAME@REVISION.
+            device: cpu, cuda, cuda:N, mps or auto; an export for ONNX Runtime computes on the CPU.
             step: of the checkpoint, in place of the best one.
             batch_size: images captioned together.
 
         Raises:
             RunError: if the run is incomplete or damaged.
         """
-        if is_onnx_export(Path(run)):  # the other way needs torch, this one does without
+        folder = local_folder(run)
+        if is_onnx_export(folder):  # the other way needs torch, this one does without
             from img2seq.inference.from_export import captioning_export
 
-            return cls(captioning_export(Path(run), device=device, step=step), batch_size=batch_size)
+            return cls(captioning_export(folder, device=device, step=step), batch_size=batch_size)
         from img2seq.inference.from_run import captioning_run
 
-        return cls(captioning_run(str(run), device=device, step=step), batch_size=batch_size)
+        return cls(captioning_run(str(folder), device=device, step=step), batch_size=batch_size)
 
     def prepare_for_many(self) -> bool:
         """Take a few seconds to make captioning faster, where `img2seq[fast]` is installed; return whether it is."""

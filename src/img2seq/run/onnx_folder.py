@@ -59,12 +59,6 @@ class OnnxFolder:
         return [*settings, *(place(p) for p in SUFFIXES for place in (self.encoder, self.decoder) if place(p).exists())]
 
 
-def is_onnx_export(path: Path) -> bool:
-    """Return whether a folder is an export for ONNX Runtime, whole or damaged."""
-    folder = OnnxFolder(path)
-    return folder.graphs.is_dir() and not (path / "config.yaml").exists()
-
-
 @dataclass(frozen=True)
 class OnnxFacts:
     """What an export says of itself, in config.json: all that captioning needs beside the graphs and the tokenizer.
