@@ -37,12 +37,13 @@ LEVELS: list[dict[str, int]] = [
     # 370 of serving are four kinds of clients, 240 what OpenAPI says, 280 the one thread that runs models, 100 pictures at URLs.
     {"serving": 2400},
     # 40 of evaluation say what it is made from. An export is whole or not there, compared with its run, and replaces nothing unasked.
-    {"evaluation": 320, "export": 230},
+    # 390 of export are the model card: what is known, in Markdown and YAML that any text passes through unharmed, and no path of the machine.
+    {"evaluation": 320, "export": 640},
     # demo: scenes, and words that are true of them. Of start, 170 find captions and the settings that read them, 200 write them down with reasons
     {"demo": 700, "start": 560},
     # 45 of cli join `caption` and its page, of which neither room knows the other; 200 declare and show `data fetch` and `data convert`,
-    # 115 declare the limits of `serve`, 45 `export`.
-    {"cli": 1340, "__init__": 35, "__main__": 10},
+    # 115 declare the limits of `serve`, 45 `export`, 55 what a person says on a model card.
+    {"cli": 1400, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts

@@ -25,6 +25,7 @@ import numpy as np
 from img2seq import __version__
 from img2seq.build.trained import TrainedRun
 from img2seq.errors import RunError, listed, shown
+from img2seq.export.model_card import Said, files_of_card, write_model_card
 from img2seq.inference.captioner import Captioner, ImageSource
 from img2seq.progress import Announcer, counted
 from img2seq.report.run_state import folder_size
@@ -41,9 +42,11 @@ PICTURES = 8  # captioned with both, the run and its export
 
 
 def export_run(
-    path: str | Path, target: str | Path, *, step: int | None = None, overwrite: bool = False, announce: Announcer
-) -> str:
+    path: str | Path, target: str | Path, *, step: int | None = None, card: Said | None = None, overwrite: bool = False, announce: Announcer
+) -> str:  # fmt: skip
     """Write a run's best checkpoint, or that of a step, as a lean run; return what was written, with the next commands.
+
+    With `card`, what a person says of the model, the folder is made ready for the hub.
 
     Raises:
         RunError: if the run cannot be loaded, the target holds anything else than an export (or an export, without `overwrite`), or
@@ -60,6 +63,7 @@ def export_run(
         try:
             _write(captioner.trained, export, announce)
             verified = _compare(captioner, export)
+            look = write_model_card(export.path, captioner.trained, card, name=final.name) if card is not None else []
             _check_target(final, shown_as=place, overwrite=overwrite)  # somebody may have written there meanwhile
             _take_name(export.path, final)
         except OSError as error:
@@ -67,7 +71,9 @@ def export_run(
     except BaseException:
         shutil.rmtree(export.path, ignore_errors=True)
         raise
-    return "\n".join([*_summary(run, place, captioner.trained), f"  verified: {verified}", *_next_commands(place)])
+    return "\n".join(
+        [*_summary(run, place, captioner.trained), f"  verified: {verified}", *look, *_next_commands(place)]
+    )
 
 
 def _check_target(final: Path, *, shown_as: Path, overwrite: bool) -> None:
@@ -97,6 +103,7 @@ def _foreign_files(folder: Path) -> list[str]:
     own = {run.readme, run.config, run.facts, run.tokenizer, run.digests, run.export}
     for checkpoint in map(Checkpoint, run.checkpoints.glob("step-*")):
         own |= {checkpoint.path / name for name in ("weights.safetensors", "state.json", "manifest.json")}
+    own |= files_of_card(folder)
     files = sorted(path for path in folder.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
     return [str(path.relative_to(folder)) for path in files]
 
