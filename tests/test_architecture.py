@@ -44,12 +44,13 @@ LEVELS: list[dict[str, int]] = [
     {"serving": 2400},
     # 40 of evaluation say what it is made from; 20 are the second file, so that results are scored without a model. An export is whole or not there, compared with its run, and replaces nothing unasked.
     # 500 of export are the files that other programs read, smaller precisions, and the comparison on real pictures.
-    {"evaluation": 340, "export": 1000},
+    # 390 of export are the model card: what is known, in Markdown and YAML that any text passes through unharmed, and no path of the machine.
+    {"evaluation": 340, "export": 1410},
     # demo: scenes, and words that are true of them. Of start, 170 find captions and the settings that read them, 200 write them down with reasons
     {"demo": 700, "start": 560},
     # 45 of cli join `caption` and its page, of which neither room knows the other; 200 declare and show `data fetch` and `data convert`,
-    # 115 declare the limits of `serve`, 45 `export`, 15 which verbs need PyTorch.
-    {"cli": 1385, "__init__": 35, "__main__": 10},
+    # 115 declare the limits of `serve`, 45 `export`, 55 what a person says on a model card, 15 which verbs need PyTorch.
+    {"cli": 1440, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts

@@ -22,7 +22,7 @@ PARTS = (
     *("config.yaml", "facts.json", "tokenizer.json", "digests.json", MADE_FROM),
     *(f"checkpoints/step-*/{name}" for name in ("weights.safetensors", "state.json", "manifest.json")),
     *("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer_config.json", "parity.json"),
-    "onnx/*.onnx",
+    *("onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx"),  # of other precisions nothing is read
 )
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"hf:(?P<repository>{_WORD}/(?P<name>{_WORD}))(?:@(?P<revision>{_WORD}(?:/{_WORD})*))?")

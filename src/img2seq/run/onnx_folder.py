@@ -34,7 +34,7 @@ class OnnxFolder:
 
     def __init__(self, path: str | Path):
         self.path = path = Path(path)
-        self.readme = path / "README.md"
+        self.readme = path / "README.txt"
         self.config = path / "config.json"
         self.generation = path / "generation_config.json"
         self.preprocessor = path / "preprocessor_config.json"
