@@ -305,7 +305,7 @@ def test_a_card_that_a_person_has_edited_is_not_replaced(own_run: Path, export: 
 
 
 def test_an_export_for_ONNX_Runtime_gets_its_ways_of_use(own_run: Path, tmp_path: Path) -> None:  # noqa: N802
-    """Here with files in name only; that its script captions is tested where there are graphs."""
+    """Here with files in name only; that its script captions: tests/export/test_hub.py."""
     folder = tmp_path / "onnx-export"
     (folder / "onnx").mkdir(parents=True)
     equal = {"greedy": 1.0, "beam_5": 0.995}
