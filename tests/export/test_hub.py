@@ -158,7 +158,7 @@ def test_a_new_process_with_HF_ENDPOINT_fetches_and_captions(hub: Hub, export: P
     given = {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "img2seq", "caption", f"hf:{NAME}", str(min(images.glob("*.png")))]
     done = subprocess.run(command, capture_output=True, text=True, env=given | {"HF_ENDPOINT": hub.url})
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), done.stderr
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, ""), done.stderr
 
 
 def test_an_export_for_ONNX_Runtime_captions_from_there_without_torch_and_by_its_cards_script(hub: Hub, run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip  # noqa: N802
