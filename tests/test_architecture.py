@@ -41,8 +41,9 @@ LEVELS: list[dict[str, int]] = [
     # demo: scenes, and words that are true of them. Of start, 170 find captions and the settings that read them, 200 write them down with reasons
     {"demo": 700, "start": 560},
     # 45 of cli join `caption` and its page, of which neither room knows the other; 200 declare and show `data fetch` and `data convert`,
-    # 115 declare the limits of `serve`, 45 `export`, 15 which verbs need PyTorch.
-    {"cli": 1350, "__init__": 35, "__main__": 10},
+    # 115 declare the limits of `serve`, 45 `export`, 30 which verbs need PyTorch,
+    # and that only the verb at hand is imported.
+    {"cli": 1365, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts

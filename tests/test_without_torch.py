@@ -73,7 +73,7 @@ def in_the_core(*commands: Sequence[str | Path], absent: tuple[str, ...] = NOT_I
 
 
 def test_every_verb_has_help() -> None:
-    verbs = [[], *([verb.__name__.rpartition(".")[2]] for verb in VERBS)]
+    verbs = [[], *([verb] for verb in VERBS)]
     verbs += [["data", "check"], ["data", "fetch"], ["data", "convert"], ["runs", "show"], ["config", "schema"]]
     for done in in_the_core(*([*verb, "--help"] for verb in verbs)):
         assert (done.code, done.err) == (0, ""), done

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from img2seq.cli.arguments import Verbs, add_verb, check_model_can_run, device, set_run, whole_number
-from img2seq.config.globals import DEVICES
+from img2seq.config.devices import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
 from img2seq.extras import SERVE
