@@ -151,7 +151,7 @@ def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
 def check_model_can_run(folder: str) -> None:
     """Raise Img2SeqError where a folder is a run, whose model PyTorch computes, and PyTorch is not installed."""
     path = Path(folder)
-    if (path / "config.yaml").is_file() and not (path / "onnx").is_dir():
+    if (path / "config.yaml").is_file():
         instead = "; or export it with --onnx where PyTorch is installed"
         require(f"{folder} is a run, which", MODEL, instead=instead)
 

@@ -17,6 +17,7 @@ from img2seq.cli.arguments import (
 )
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
+from img2seq.run.hub import is_on_hub
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -30,7 +31,12 @@ def add_parser(verbs: Verbs) -> None:
             "img2seq evaluate --results results.json --references references.csv --output scores/",
         ],
     )
-    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run (default: none, with --results)")
+    parser.add_argument(
+        "run_folder",
+        nargs="?",
+        metavar="RUN",
+        help="a finished run, or an export on the hub: hf:OWNER/NAME (default: none, with --results)",
+    )
     parser.add_argument(
         "--split",
         choices=("valid", "train", "test"),
@@ -78,6 +84,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     options = read_options_of(arguments)
     from pathlib import Path
 
+    if arguments.output is None and is_on_hub(arguments.run_folder):
+        raise ConfigError(f"evaluate: {arguments.run_folder} is no folder to write into; name one with --output DIR")
     with collector_paused():
         from img2seq.evaluation import scored
 
