@@ -137,6 +137,13 @@ def test_what_needs_more_says_so_in_one_sentence(finished_runs: tuple[Path, Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_nothing_is_named_as_ever(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    for done in in_the_core(["caption", nothing, "photo.jpg"], ["evaluate", nothing], ["serve", nothing]):
+        assert (done.code, done.out) == (2, "")
+        assert done.err == f"error: {nothing}: expected a run folder, found nothing.\n"
+
+
 def test_serving_names_its_own_extra(run: Path) -> None:
     (done,) = in_the_core(["serve", run], absent=("fastapi",))
     assert (done.code, done.out, done.err) == (2, "", 'error: serve needs fastapi: pip install "img2seq[serve]"\n')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
@@ -13,7 +12,6 @@ from img2seq.config.devices import DEVICE_PATTERN, DEVICES, nearest_device
 from img2seq.config.outputs import ReadOptions
 from img2seq.config.ranges import choices, names_in_words, range_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
-from img2seq.extras import MODEL, require
 
 if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
@@ -143,17 +141,6 @@ def _delimiter(text: str) -> str:
 def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
     """Return what the flags say of captions on disk."""
     return ReadOptions(**{name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields})
-
-
-# --- runs and exports --------------------------------------------------------------------------------------
-
-
-def check_model_can_run(folder: str) -> None:
-    """Raise Img2SeqError where a folder is a run, whose model PyTorch computes, and PyTorch is not installed."""
-    path = Path(folder)
-    if (path / "config.yaml").is_file():
-        instead = "; or export it with --onnx where PyTorch is installed"
-        require(f"{folder} is a run, which", MODEL, instead=instead)
 
 
 # --- decoding ----------------------------------------------------------------------------------------------

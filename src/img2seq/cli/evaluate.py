@@ -10,7 +10,6 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
-    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -79,8 +78,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --results needs --output DIR")
     if arguments.images is not None and arguments.captions is None:
         raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
-    if arguments.run_folder is not None:
-        check_model_can_run(arguments.run_folder)
     options = read_options_of(arguments)
     from pathlib import Path
 
@@ -101,11 +98,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         )  # fmt: skip
     else:
         with collector_paused():
-            from img2seq.evaluation.evaluate_run import evaluate_run, inputs_of_run
             from img2seq.inference.captioner import Captioner
             from img2seq.progress import Announcer
 
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        from img2seq.evaluation.evaluate_run import evaluate_run, inputs_of_run
+
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         made_from = inputs_of_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions,
