@@ -139,7 +139,8 @@ def test_it_is_served(run: Path, exported: Path, pictures: list[str], tmp_path: 
 
 def test_the_plain_script_captions(exported: Path, pictures: list[str]) -> None:
     spec = importlib.util.spec_from_file_location("script", ROOT / "examples/onnx/caption.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     captioner = Captioner.load(exported)
@@ -293,7 +294,7 @@ def another_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights outside": (with_graph("decoder_model_merged", outside), r"decoder_model_merged\.onnx: cannot be loaded"),
     "encoder's weights outside": (with_graph("encoder_model", outside), r"encoder_model\.onnx: cannot be loaded"),
     "other pixels": (with_graph("encoder_model", another_width), r"encoder_model\.onnx: not the graph of config\.json: pixel_values"),

@@ -17,7 +17,6 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
-    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -88,7 +87,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
     to_file = arguments.output not in (None, STANDARD_OUTPUT)
     form = _form(arguments, decoding.n_best, to_file=to_file)
-    check_model_can_run(arguments.run_folder)
     from pathlib import Path
 
     with collector_paused():

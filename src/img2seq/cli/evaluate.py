@@ -12,7 +12,6 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
-    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -85,8 +84,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --results needs --output DIR")
     if arguments.images is not None and arguments.captions is None:
         raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
-    if arguments.run_folder is not None:
-        check_model_can_run(arguments.run_folder)
     options = read_options_of(arguments)
     from pathlib import Path
 

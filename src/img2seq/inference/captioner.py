@@ -20,8 +20,7 @@ from img2seq.data.image import Pixels, from_any
 from img2seq.errors import ConfigError, ModelError
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import Caption, Predictor
-from img2seq.run.captioning_folder import is_onnx_export
-from img2seq.run.hub import local_folder
+from img2seq.run.captioning_folder import captioning_folder, is_onnx_export
 
 if TYPE_CHECKING:
     from img2seq.build.trained import TrainedRun
@@ -71,8 +70,9 @@ class Captioner:
 
         Raises:
             RunError: if the run is incomplete or damaged.
+            Img2SeqError: if it needs PyTorch, which is not installed.
         """
-        folder = local_folder(run)
+        folder = captioning_folder(run)
         if is_onnx_export(folder):  # the other way needs torch, this one does without
             from img2seq.inference.from_export import captioning_export
 
