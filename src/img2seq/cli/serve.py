@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from img2seq.cli.arguments import Verbs, add_verb, check_model_can_run, device, set_run, whole_number
-from img2seq.config.globals import DEVICES
+from img2seq.cli.arguments import Verbs, add_verb, device, set_run, whole_number
+from img2seq.config.devices import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
 from img2seq.extras import SERVE
@@ -28,7 +28,10 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="finished runs, each named by its folder; the first is the default"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="finished runs, or exports on the hub (hf:OWNER/NAME), each named by its folder; the first is the default",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network (default: 127.0.0.1)"
@@ -81,7 +84,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Serve until a signal comes; exit code 2 if the models fail."""
     began = time.monotonic()
     let_threads_sleep()
-    from img2seq.run.folder import open_run
+    from img2seq.run.captioning_folder import captioning_folder
     from img2seq.serving.app import build
     from img2seq.serving.fetch import Fetcher
     from img2seq.serving.models import loader, names_of
@@ -89,10 +92,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.serving.service import Service, no_urls
     from img2seq.serving.worker import Worker
 
-    names = names_of(arguments.runs)
-    for folder in names.values():  # what is wrong with one is said before anything is started
-        open_run(folder)
-        check_model_can_run(folder)
+    # What is wrong with one is said before anything is started; what is on the hub is fetched once.
+    names = {name: str(captioning_folder(folder)) for name, folder in names_of(arguments.runs).items()}
     keys = _keys(arguments.api_key_file)
     fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(

@@ -6,17 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from img2seq.config.devices import DEVICE_PATTERN
 from img2seq.config.section import MOST, Section, neutral
-from img2seq.errors import did_you_mean, shown
-
-DEVICES = ["cpu", "cuda", "cuda:N", "mps", "auto"]
-DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"
-
-
-def nearest_device(text: str) -> str:
-    """Return " Did you mean 'cuda'?" for a name that is none of a device, or "" where none is near."""
-    return " Did you mean 'cuda'?" if text.lower().startswith("gpu") else did_you_mean(text, DEVICES)
-
+from img2seq.errors import shown
 
 # One line a field reads like the table it is.
 # fmt: off

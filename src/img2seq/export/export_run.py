@@ -9,6 +9,7 @@ from typing import Any
 
 from img2seq.errors import ModelError
 from img2seq.export.lean import compare_lean_run, write_lean_run
+from img2seq.export.model_card import Said, write_model_card
 from img2seq.export.pictures import pictures_of
 from img2seq.export.target import check_target, new_folder
 from img2seq.inference.captioner import Captioner
@@ -28,6 +29,7 @@ def export_run(
     *,
     step: int | None = None,
     onnx: Sequence[Precision] = (),
+    card: Said | None = None,
     overwrite: bool = False,
     announce: Announcer,
 ) -> str:
@@ -38,6 +40,7 @@ def export_run(
         target: the folder to write.
         step: of the checkpoint, in place of the best one.
         onnx: precisions of the graphs for ONNX Runtime, "fp32" first; nothing for a lean run.
+        card: what a person says of the model, which makes the folder ready for the hub.
         overwrite: replace an earlier export.
         announce: for progress.
 
@@ -54,14 +57,16 @@ def export_run(
     with new_folder(
         place, overwrite=overwrite, needed=lambda: captioner.trained.checkpoint.weights.stat().st_size
     ) as folder:
-        verified = _write_onnx(captioner, folder, onnx, announce) if onnx else _write_lean(captioner, folder, announce)
+        done = _write_onnx(captioner, folder, onnx, announce) if onnx else _write_lean(captioner, folder, announce)
+        if card is not None:
+            done += write_model_card(folder, captioner.trained, card, name=place.absolute().name)
     checkpoint = captioner.trained.checkpoint
     loss = "not evaluated" if checkpoint.valid_loss is None else f"validation loss {checkpoint.valid_loss:.4f}"
     lines = [
         f"{place}: step {checkpoint.step:,} of {run.path}, {loss}",
         f"  size: {folder_size(place)}; the run has {folder_size(run.path)}, {folder_size(checkpoint.path)} of it this checkpoint",
     ]
-    return "\n".join([*lines, *verified, *_next_commands(place)])
+    return "\n".join([*lines, *done, *_next_commands(place)])
 
 
 def _write_lean(captioner: Captioner, folder: Path, announce: Announcer) -> list[str]:

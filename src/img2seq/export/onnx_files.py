@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from img2seq import __version__
@@ -27,6 +28,7 @@ from img2seq.run.onnx_folder import SECTION, OnnxFacts, OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json, write_text
 
 FORMAT_VERSION = 1
+README = Path(__file__).with_name("readme_onnx.txt")
 IDS = {"decoder_start_token_id": BOS, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
 
 
@@ -40,6 +42,7 @@ def write_onnx_files(
     """
     facts = onnx_facts(trained)
     folder.graphs.mkdir(parents=True)
+    write_text(folder.readme, README.read_text(encoding="utf-8"))
     write_json(folder.config, _config(facts))
     write_json(folder.generation, _generation_config(facts, trained.tokenizer))
     write_json(folder.preprocessor, _preprocessor_config(facts.spec, facts))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from img2seq.errors import RunError, listed
+from img2seq.export.model_card import files_of_card
 from img2seq.progress import counted
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder
@@ -84,7 +85,8 @@ def _foreign_files(folder: Path) -> list[str]:
     own = {run.readme, run.config, run.facts, run.tokenizer, run.digests, run.export}
     for checkpoint in map(Checkpoint, run.checkpoints.glob("step-*")):
         own |= {checkpoint.path / name for name in ("weights.safetensors", "state.json", "manifest.json")}
-    own |= {onnx.readme, onnx.parity, onnx.config, onnx.generation, onnx.preprocessor, onnx.tokenizer_config}
+    own |= {onnx.parity, onnx.config, onnx.generation, onnx.preprocessor, onnx.tokenizer_config}
+    own |= files_of_card(folder)
     own |= {place(precision) for precision in SUFFIXES for place in (onnx.encoder, onnx.decoder)}
     files = sorted(path for path in folder.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
     return [str(path.relative_to(folder)) for path in files]

@@ -34,7 +34,7 @@ class OnnxFolder:
 
     def __init__(self, path: str | Path):
         self.path = path = Path(path)
-        self.readme = path / "README.md"
+        self.readme = path / "README.txt"
         self.config = path / "config.json"
         self.generation = path / "generation_config.json"
         self.preprocessor = path / "preprocessor_config.json"
@@ -57,12 +57,6 @@ class OnnxFolder:
         """Return the files whose digests are written down: all that decide a caption."""
         settings = [self.config, self.generation, self.preprocessor, self.tokenizer, self.tokenizer_config]
         return [*settings, *(place(p) for p in SUFFIXES for place in (self.encoder, self.decoder) if place(p).exists())]
-
-
-def is_onnx_export(path: Path) -> bool:
-    """Return whether a folder is an export for ONNX Runtime, whole or damaged."""
-    folder = OnnxFolder(path)
-    return folder.graphs.is_dir() and not (path / "config.yaml").exists()
 
 
 @dataclass(frozen=True)

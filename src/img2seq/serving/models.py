@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels, from_any
 from img2seq.errors import ConfigError, DataError, did_you_mean, shown
+from img2seq.run.hub import is_on_hub
 from img2seq.serving.limits import Refusal, check_cost
 from img2seq.serving.worker import Job, Models
 
@@ -157,7 +158,8 @@ def names_of(folders: Sequence[str]) -> dict[str, str]:
     """Return run folders by the name of each. Raises ConfigError where two have one name."""
     found: dict[str, str] = {}
     for folder in folders:
-        name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119  (of a link its own name, not that of what it leads to)
+        local = folder.partition("@")[0] if is_on_hub(folder) else os.path.abspath(folder)  # noqa: PTH100
+        name = os.path.basename(local)  # noqa: PTH119  (of a link its own name, not that of what it leads to)
         if name in found:
             raise ConfigError(f"expected runs whose folders have different names; found {found[name]} and {folder}")
         found[name] = folder
