@@ -208,13 +208,16 @@ def images(run: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def onnx_export(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an export of the finished run for ONNX Runtime. Tests must only read it."""
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an export of the finished run for ONNX Runtime, in all precisions. Tests must only read it."""
+    from img2seq.export.export_run import export_run
+    from img2seq.progress import Announcer
 
     def build(folder: Path) -> None:
-        assert img2seq("export", run, folder / "captioner", "--onnx") == 0
+        quiet = Announcer(level="critical", bars=False)
+        export_run(run, folder / "export", onnx=("fp32", "fp16", "int8"), announce=quiet)
 
-    return built_once(tmp_path_factory, "onnx", build) / "captioner"
+    return built_once(tmp_path_factory, "exported", build) / "export"
 
 
 def img2seq(*arguments: str | Path) -> int:

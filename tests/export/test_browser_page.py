@@ -39,12 +39,12 @@ DROP = """async ([name, bytes]) => {
 
 
 @pytest.fixture(scope="module")
-def site(onnx_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the example as its README builds it, with an export in model/."""
     folder = example("browser", tmp_path_factory.mktemp("site"))
     subprocess.run([program("node"), "vendor.mjs"], cwd=folder, check=True, timeout=60)
     (folder / "node_modules").unlink()
-    shutil.copytree(onnx_export, folder / "model")
+    shutil.copytree(exported, folder / "model")
     return folder
 
 

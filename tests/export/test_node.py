@@ -106,7 +106,7 @@ def test_the_library_in_javascript_encodes_and_decodes_alike(examples: Path) -> 
 
 
 def test_transformers_js_gives_the_captions_of_the_run(
-    run: Path, images: Path, onnx_export: Path, examples: Path, tmp_path: Path
+    run: Path, images: Path, exported: Path, examples: Path, tmp_path: Path
 ) -> None:
     ours = Captioner.load(run, device="cpu")
     pictures = sorted(images.glob("*.png"))
@@ -115,12 +115,12 @@ def test_transformers_js_gives_the_captions_of_the_run(
     (spec,) = ours.trained.specs.values()
     for picture in pictures:  # in the model's size nothing is resized
         Image.fromarray(from_any(picture, spec)).save(tmp_path / picture.name)
-    found = captions(examples, onnx_export, *(tmp_path / picture.name for picture in pictures))
+    found = captions(examples, exported, *(tmp_path / picture.name for picture in pictures))
     assert list(found.values()) == expected
 
 
 def test_pictures_of_any_kind_have_the_captions_of_the_run(
-    run: Path, images: Path, onnx_export: Path, examples: Path, tmp_path: Path
+    run: Path, images: Path, exported: Path, examples: Path, tmp_path: Path
 ) -> None:
     picture = min(images.glob("*.png"))
     turned = Image.Exif()
@@ -136,5 +136,5 @@ def test_pictures_of_any_kind_have_the_captions_of_the_run(
         big.save(tmp_path / "profile.png", icc_profile=b"\0" * 128)
     pictures = [*sorted(images.glob("*.png")), *sorted(tmp_path.glob("*.*g"))]
     expected = Captioner.load(run, device="cpu").caption([str(path) for path in pictures], method="greedy")
-    found = captions(examples, "--pillow", onnx_export, *pictures)
+    found = captions(examples, "--pillow", exported, *pictures)
     assert list(found.values()) == [caption.text for caption in expected]

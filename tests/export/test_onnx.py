@@ -42,16 +42,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an export of the finished run, in all precisions, made once for tests that only read it."""
-
-    def build(folder: Path) -> None:
-        export_run(run, folder / "export", onnx=("fp32", "fp16", "int8"), announce=QUIET)
-
-    return built_once(tmp_path_factory, "exported", build) / "export"
-
-
 @pytest.fixture
 def own_export(exported: Path, tmp_path: Path) -> Path:
     """Return a copy of the export, to change."""
