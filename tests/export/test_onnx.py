@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import ROOT, built_once
+from conftest import ROOT
 from img2seq import Captioner
 from img2seq.cli import main as cli
 from img2seq.data.tokenizer import Tokenizer
