@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
 from img2seq.generation.search import search
 from img2seq.inference import predictor as predicting
-from img2seq.inference.captioner import _longest_trained
+from img2seq.inference.captioner import defaults_of
 from img2seq.progress import Announcer
 
 
@@ -315,12 +314,10 @@ def test_a_caption_is_as_long_as_those_of_the_run(run: Path, images: Path, capsy
 
 
 def test_an_average_is_not_the_greatest_length(run: Path) -> None:
-    trained = Captioner.load(run).trained
-    assert _longest_trained(trained) == {"max_length": trained.facts.max_length}
-    output = trained.config.output
-    info = output.output_type_info.model_copy(update={"max_length": "average"})
-    config = trained.config.model_copy(update={"outputs": [output.model_copy(update={"output_type_info": info})]})
-    assert _longest_trained(replace(trained, config=config)) == {}
+    captioner = Captioner.load(run)
+    longest = captioner.trained.facts.max_length
+    assert captioner.decoding_defaults == defaults_of("max", longest) == {"max_length": longest}
+    assert defaults_of("average", longest) == {}
 
 
 def test_a_least_length_beyond_the_model_is_an_error(run: Path, images: Path) -> None:

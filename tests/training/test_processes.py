@@ -45,6 +45,7 @@ VARIANTS = {
         *("globals.model.ema_decay=0.9", "globals.basic_experiment.dataloader_workers=2"),
     ],
     "swa, sgdm": ["globals.model.n_iter_before_swa=3", "globals.optimization.optimizer=sgdm"],
+    "scores of captions": ["globals.evaluation_checkpoint.caption_metrics.method=greedy"],
     "noise, adabelief": ["globals.optimization.gradient_noise=0.01", "globals.optimization.optimizer=adabelief"],
     "bf16": ["globals.accelerator.precision=bf16-mixed"],
     "fp16": ["globals.accelerator.precision=16-mixed"],
@@ -153,6 +154,14 @@ def assert_same_curves(one: Path, two: Path, tolerance: float) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_processes_train_along_the_same_curve_as_one(runs: Path, name: str) -> None:
     assert_same_curves(runs / f"{name}, 1", runs / f"{name}, 2", TOLERANCE.get(name, 1e-4))
+
+
+def test_two_processes_score_the_captions_that_one_scores(runs: Path) -> None:
+    found = [read_table(RunFolder(runs / f"scores of captions, {n}").history_valid) for n in (1, 2)]
+    for name in ("cider_d", "bleu_4", "distinct"):
+        one, two = ([float(row[name]) for row in rows] for rows in found)
+        assert two == pytest.approx(one, rel=1e-9)
+        assert max(one) > 0
 
 
 @pytest.mark.parametrize("name", VARIANTS)

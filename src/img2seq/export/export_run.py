@@ -27,7 +27,7 @@ from img2seq.build.trained import TrainedRun
 from img2seq.errors import RunError, listed, shown
 from img2seq.inference.captioner import Captioner, ImageSource
 from img2seq.progress import Announcer, counted
-from img2seq.report.run_state import folder_size
+from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.checkpoint import Checkpoint, manifest_text
 from img2seq.run.folder import RunFolder, file_digest, open_run, read_json
 from img2seq.run.lock import process_start
@@ -142,12 +142,14 @@ def _made_from(trained: TrainedRun) -> dict[str, Any]:
         before: dict[str, Any] = read_json(trained.run.export)
         return before
     checkpoint = trained.checkpoint
+    scores = checkpoint.state().get("scores")
     return {
         "format": FORMAT_VERSION,
         "img2seq": __version__,
         "run": trained.run.name,
         "step": checkpoint.step,
         "valid_loss": checkpoint.valid_loss,
+        **({"scores": scores} if scores else {}),
     }
 
 
@@ -202,10 +204,8 @@ def _why_not_written(error: OSError, target: Path, trained: TrainedRun) -> str:
 
 
 def _summary(run: RunFolder, target: Path, trained: TrainedRun) -> list[str]:
-    loss = trained.checkpoint.valid_loss
-    described = "not evaluated" if loss is None else f"validation loss {loss:.4f}"
     return [
-        f"{target}: step {trained.checkpoint.step:,} of {run.path}, {described}",
+        f"{target}: step {trained.checkpoint.step:,} of {run.path}, {describe_evaluation(trained.checkpoint.state())}",
         f"  size: {folder_size(target)}; the run has {folder_size(run.path)}, {folder_size(trained.checkpoint.path)} of it this checkpoint",
     ]
 

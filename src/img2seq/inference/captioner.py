@@ -36,7 +36,8 @@ class Captioner:
         self.trained, self.batch_size = trained, batch_size
         self.predictor = Predictor(trained.model, trained.tokenizer, trained.specs)
         (self.input_name, self.spec), *_ = trained.specs.items()
-        self.decoding_defaults = _longest_trained(trained)
+        info, longest = trained.config.output.output_type_info, trained.facts.max_length
+        self.decoding_defaults = defaults_of(info.max_length, longest)
         trained.model.decoder.lay_out_for_decoding()
 
     @classmethod
@@ -104,7 +105,6 @@ class Captioner:
         )
 
 
-def _longest_trained(trained: TrainedRun) -> dict[str, int]:
-    """Return a run's own max_length, which leaves room for the end; nothing where it is an average, which many captions exceed."""
-    is_average = trained.config.output.output_type_info.max_length == "average"
-    return {} if is_average else {"max_length": trained.facts.max_length}
+def defaults_of(max_length: int | str, longest: int) -> dict[str, int]:
+    """Return a run's own longest caption, with room for its end; nothing where max_length is an average, which many captions exceed."""
+    return {} if max_length == "average" else {"max_length": longest}

@@ -40,6 +40,7 @@ from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
 from img2seq.run.write import remove_half_written, write_json
 from img2seq.training.average import WeightAverage
+from img2seq.training.caption_metrics import CaptionScorer
 from img2seq.training.describe import describe_run
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.finish import last_losses
@@ -65,7 +66,7 @@ from img2seq.training.resume import (
 )
 from img2seq.training.schedule import learning_rate
 from img2seq.training.state import TrainState, restore, training_tensors
-from img2seq.training.validation import image_losses
+from img2seq.training.validation import Evaluation, image_losses
 from img2seq.training.work import Work, WorkPlan
 
 
@@ -131,6 +132,9 @@ def _train_joined(
     Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
 
 
+BETTER = {"loss": "lower validation loss", "cider_d": "higher CIDEr-D", "bleu_4": "higher BLEU-4"}
+
+
 class _Stops(Exception):
     """A signal has come to one of the processes while all were evaluating."""
 
@@ -190,9 +194,12 @@ class Trainer:
             histories=(run.history_train, run.history_valid),
             warn=announce.warn,
         )
-        self.saved: tuple[int, float | None] | None = None
+        metrics = config.globals.evaluation_checkpoint.caption_metrics
+        self.scorer = None if metrics is None else CaptionScorer(metrics, config, prepared, world)
+        self.saved: tuple[int, bool] | None = None  # which step, and whether it was evaluated
         self.stop_signal: int | None = None
-        self.last_evaluation: tuple[int, float] | None = None
+        self.evaluated_step: int | None = None
+        self.last_evaluation: Evaluation | None = None  # of this session
         self.elapsed_before_s = 0.0
 
     # --- the loop
@@ -203,13 +210,12 @@ class Trainer:
             self.state = restore(previous, self.model, self.optimizer, self.average, self.scaler)
             self._check_position(previous)
             self.elapsed_before_s = self.state.elapsed_s
-            self.saved = (self.state.step, previous.valid_loss)
-            if previous.valid_loss is not None:
-                self.last_evaluation = (self.state.step, previous.valid_loss)
+            self.saved = (self.state.step, previous.valid_loss is not None)
+            self.evaluated_step = self.state.step if previous.valid_loss is not None else None
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
-        self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
+        self.recorder.begin(self.state.step, self._rate, evaluated=self.evaluated_step is not None)
         with contextlib.closing(self.recorder):
-            if self.last_evaluation is not None and self.world.from_first(self._lacks_samples):
+            if self.evaluated_step is not None and self.world.from_first(self._lacks_samples):
                 self._draw(self._whole_model)  # killed after the checkpoint, before its samples were written
             with self.saver, first_signal_to(self._ask_to_stop, others_may_end_us=self.world.size > 1):
                 with self.announce.bar("training", self.n_steps, unit="steps") as advance:
@@ -240,7 +246,7 @@ class Trainer:
         basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
         state = self.state
         was_due = 0 < state.step < self.n_steps and state.step % intervals.sample_interval == 0
-        if was_due and self.last_evaluation is None:
+        if was_due and self.evaluated_step is None:
             self._evaluate()  # a signal had cut it short
         self.model.train()
         while state.epoch < basic.n_epochs and not self._stops_early():
@@ -265,7 +271,7 @@ class Trainer:
                 self._stop_if_asked()
                 if self._stops_early():
                     self.announce.say(
-                        f"stopped early at step {state.step}: no lower validation loss in {state.evaluations_since_best} evaluations"
+                        f"stopped early at step {state.step}: no {BETTER[intervals.best_by]} in {state.evaluations_since_best} evaluations"
                     )
                     return
             state.epoch, state.batch = state.epoch + 1, 0
@@ -365,15 +371,22 @@ class Trainer:
                     advance=advance,
                     before_batch=self._stop_measuring_if_signalled,
                 )
-        loss = losses.per_token
-        if not math.isfinite(loss):
-            raise ModelError(f"step {state.step}: the validation loss is {loss}; weights that give it are not saved")
+            loss = losses.per_token
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"step {state.step}: the validation loss is {loss}; weights that give it are not saved"
+                )
+            scores = self._score_captions(model)
         state.elapsed_s = self._elapsed_s()
-        self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
-        self.last_evaluation = (state.step, loss)
+        best_by = self.config.globals.evaluation_checkpoint.best_by
+        found = self.last_evaluation = Evaluation(state.step, loss, scores, best_by)
+        is_best = state.is_better(found)
+        self.recorder.evaluation(state, found, self._rate(max(1, state.step)), is_best=is_best)
+        self.evaluated_step = state.step
         state.train_nats, state.train_tokens = 0.0, 0
-        if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, state.evaluations_since_best, state.plateau_count = loss, 0, 0
+        if is_best:
+            state.best_loss, state.best_score = loss, scores.get(best_by)
+            state.evaluations_since_best, state.plateau_count = 0, 0
         else:
             state.evaluations_since_best += 1
             state.plateau_count += 1
@@ -384,6 +397,13 @@ class Trainer:
             self._save()
         self._draw(lambda: model)
         self.model.train()
+
+    def _score_captions(self, model: CaptionModel) -> dict[str, float]:
+        """Return the scores of captions of validation images, where the run asks for them."""
+        if self.scorer is None:
+            return {}
+        with self.announce.bar("captioning", len(self.scorer)) as advance:
+            return self.scorer.measure(model, advance=advance, before_batch=self._stop_measuring_if_signalled)
 
     def _draw(self, model: Callable[[], CaptionModel]) -> None:
         """Draw curves and sample captions: after the checkpoint is saved, for no resume reads them."""
@@ -397,8 +417,8 @@ class Trainer:
         state = self.state
         state.elapsed_s = self._elapsed_s()
         evaluated = self.last_evaluation
-        loss = evaluated[1] if evaluated is not None and evaluated[0] == state.step else None
-        if self.saved is not None and self.saved[0] == state.step and (loss is None or self.saved[1] is not None):
+        evaluated = evaluated if evaluated is not None and evaluated.step == state.step else None
+        if self.saved is not None and self.saved[0] == state.step and (evaluated is None or self.saved[1]):
             return
         self.recorder.flush()
         weights, training = self._tensors()
@@ -407,11 +427,11 @@ class Trainer:
             "n_steps": self.n_steps,
             "n_averaged": self.average.n_averaged,
             "scaler": self.scaler.state_dict(),
-            "valid_loss": loss,
+            **({"valid_loss": None} if evaluated is None else evaluated.to_json()),
         }
         if self.world.first:
             self.saver.save(state.step, weights, training, saved)
-        self.saved = (state.step, loss)
+        self.saved = (state.step, evaluated is not None)
 
     def _tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the weights to use, and what else a resumed run needs; all processes must ask together."""
@@ -420,7 +440,7 @@ class Trainer:
 
     def _end_with_evaluation_and_checkpoint(self) -> None:
         """Leave a run that can be used, whatever its intervals were."""
-        if self.last_evaluation is None or self.last_evaluation[0] != self.state.step:
+        if self.evaluated_step != self.state.step:
             self._evaluate()
         self._save()
         self.saver.wait()

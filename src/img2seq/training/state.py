@@ -17,7 +17,9 @@ from img2seq.model.weights import check_shapes, read_tensors
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.training.average import WeightAverage
 from img2seq.training.parallel import laid_out_as, whole
+from img2seq.training.validation import Evaluation
 
+NOT_IN_OLD_RUNS = ("best_score",)  # of the position: then it is where a run without it stands
 OPTIMIZER_STATE = {"SGD": ("momentum_buffer",), "AdaBelief": ("step", "mean", "belief")}  # the others are Adam's
 
 
@@ -29,8 +31,9 @@ class TrainState:
         step: optimiser steps done.
         epoch: the current epoch, from 0.
         batch: batches of this epoch done.
-        best_loss: lowest validation loss so far.
-        evaluations_since_best: evaluations without a lower one.
+        best_loss: lowest validation loss so far, or where checkpoints are chosen by a score, that of the best so far.
+        best_score: that score of the best so far.
+        evaluations_since_best: evaluations without a better one.
         plateau_count: the same since `plateau` last lowered the rate.
         n_falls: how often `plateau` has lowered the rate.
         train_nats: sum of training losses since the last evaluation.
@@ -44,6 +47,7 @@ class TrainState:
     epoch: int = 0
     batch: int = 0
     best_loss: float | None = None
+    best_score: float | None = None
     evaluations_since_best: int = 0
     plateau_count: int = 0
     n_falls: int = 0
@@ -53,13 +57,19 @@ class TrainState:
     train_time_s: float = 0.0
     elapsed_s: float = 0.0
 
+    def is_better(self, found: Evaluation) -> bool:
+        """Return whether an evaluation is better than the best so far."""
+        if found.best_by == "loss":
+            return self.best_loss is None or found.loss < self.best_loss
+        return self.best_score is None or found.scores[found.best_by] > self.best_score
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrainState:
         """Return the state that was saved. Raises ValueError for fields that are unknown, missing or no such numbers."""
-        kinds = get_type_hints(cls)
+        kinds, data = get_type_hints(cls), {name: getattr(cls, name) for name in NOT_IN_OLD_RUNS} | data
         wrong = [
             name
             for name in {*kinds, *data}
