@@ -27,8 +27,8 @@ from benchmarks.peers import HUGGING_FACE, Session, interpreter
 from img2seq.config.decoding import Decoding
 from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
+from img2seq.generation.model_step import ModelStep
 from img2seq.generation.search import search
-from img2seq.generation.step import ModelStep
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
 from img2seq.model.packing import pack

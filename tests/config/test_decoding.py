@@ -20,8 +20,8 @@ from img2seq.config.load import load_config
 from img2seq.config.outputs import SamplingConfig
 from img2seq.data.tokenizer import BOS, EOS, MASK, PAD, SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.errors import ConfigError
+from img2seq.generation.model_step import ModelStep
 from img2seq.generation.search import search
-from img2seq.generation.step import ModelStep
 from img2seq.model.decoder import Decoder
 from img2seq.training.samples import sampling
 

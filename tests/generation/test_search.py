@@ -21,8 +21,9 @@ from img2seq.generation import logits as scores
 from img2seq.generation import search as searching
 from img2seq.generation.key_values import DecodingCache
 from img2seq.generation.logits import sampling_probabilities
+from img2seq.generation.model_step import ModelStep
 from img2seq.generation.search import Hypothesis, _choose, _extend_beams, _Rows, _uniform_numbers
-from img2seq.generation.step import ModelStep
+from img2seq.generation.torch_arrays import TorchArrays
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Decoder
 from img2seq.model.packing import pack
@@ -31,6 +32,7 @@ GREEDY = Decoding(method="greedy", max_length=12)
 BEAM = Decoding(method="beam", max_length=12)
 SAMPLE = Decoding(method="sample", max_length=12)
 SPECIAL = Tokenizer(SPECIAL_TOKENS, split_on=" ").special
+TORCH = TorchArrays(torch.device("cpu"))
 
 
 def search(
@@ -41,7 +43,8 @@ def search(
 
 def allowed(logits: torch.Tensor, history: torch.Tensor, settings: Decoding, length: int) -> torch.Tensor:
     never = torch.tensor(SPECIAL.never_generated)
-    return scores.allowed(logits, history[:, :length], settings, never=never, end=SPECIAL.end)
+    table: torch.Tensor = scores.allowed(TORCH, logits, history[:, :length], settings, never=never, end=SPECIAL.end)
+    return table
 
 
 def model(
@@ -150,7 +153,9 @@ def test_beams_are_extended_by_the_best_of_all_their_continuations() -> None:
     log_probabilities[:, EOS] = float("-inf")
     scores = torch.randn(B, W, generator=rng)
     scores[::2, 1] += 20  # all that go on come from one beam
-    rows = _Rows(EOS, torch.arange(B), torch.zeros(B * W, 0).long(), torch.zeros(B * W, 0), [[] for _ in range(B)])
+    rows = _Rows(
+        TORCH, EOS, torch.arange(B), torch.zeros(B * W, 0).long(), torch.zeros(B * W, 0), [[] for _ in range(B)]
+    )
     parents, tokens, found = _extend_beams(log_probabilities, scores, rows, replace(BEAM, beam_size=W))
     best = (scores.unsqueeze(2) + log_probabilities.view(B, W, V)).view(B, -1).topk(W, dim=1)
     assert torch.equal(found, best.values)
@@ -268,7 +273,7 @@ def test_penalties_act_inside_their_windows_alone() -> None:
 
 def over_vocabulary(logits: torch.Tensor, settings: Decoding) -> torch.Tensor:
     """Return the (R, V) probabilities that tokens are drawn with."""
-    tokens, probabilities = sampling_probabilities(logits, settings)
+    tokens, probabilities = sampling_probabilities(TORCH, logits, settings)
     return probabilities if tokens is None else torch.zeros_like(logits).scatter(1, tokens, probabilities)
 
 
@@ -297,8 +302,8 @@ def test_top_k_draws_what_it_would_draw_over_the_whole_vocabulary() -> None:
         settings = replace(SAMPLE, temperature=0.9, top_k=7, **options)  # type: ignore[arg-type]
         least = log_probabilities.topk(7, dim=1).values[:, -1:]
         masked = log_probabilities.masked_fill(log_probabilities < least, float("-inf"))
-        drawn = _choose(log_probabilities, uniform, torch.arange(500), 0, settings)
-        assert torch.equal(drawn, _choose(masked, uniform, torch.arange(500), 0, replace(settings, top_k=0)))
+        drawn = _choose(TORCH, log_probabilities, uniform, torch.arange(500), 0, settings)
+        assert torch.equal(drawn, _choose(TORCH, masked, uniform, torch.arange(500), 0, replace(settings, top_k=0)))
 
 
 def test_the_greatest_number_draws_no_token_of_probability_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,20 +312,20 @@ def test_the_greatest_number_draws_no_token_of_probability_0(monkeypatch: pytest
             return np.full(shape, 1 - 2**-53)  # as float32: 1.0
 
     monkeypatch.setattr(searching, "generator", lambda *seed: Greatest())
-    uniform = _uniform_numbers(SAMPLE, ["a"] * 300, 1, torch.device("cpu"))
+    uniform = _uniform_numbers(SAMPLE, ["a"] * 300, 1, TORCH)
     assert uniform.max() < 1
     rng = torch.Generator().manual_seed(5)
     for options in ({}, {"top_k": 7}, {"top_p": 0.7}, {"tau": 0.6}):
         settings = replace(SAMPLE, **{"top_k": 0, "top_p": 1.0, "tau": 1.0, **options})  # type: ignore[arg-type]
         log_probabilities = torch.randn(300, 20, generator=rng).log_softmax(1)
         log_probabilities[:, -3:] = float("-inf")  # never generated
-        drawn = _choose(log_probabilities, uniform, torch.arange(300), 0, settings)
+        drawn = _choose(TORCH, log_probabilities, uniform, torch.arange(300), 0, settings)
         chosen = over_vocabulary(log_probabilities, settings).gather(1, drawn.unsqueeze(1))
         assert chosen.min() > 0
 
 
 def test_numbers_of_samples_stay_what_they_were() -> None:
-    uniform = _uniform_numbers(replace(SAMPLE, seed=3), ["a", "b"], 4, torch.device("cpu"))
+    uniform = _uniform_numbers(replace(SAMPLE, seed=3), ["a", "b"], 4, TORCH)
     expected = [generator("sample", 3, name).random((4, SAMPLE.n_rows)).T for name in ("a", "b")]
     assert np.array_equal(uniform.numpy(), np.stack(expected).astype(np.float32))
 

@@ -18,8 +18,8 @@ from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import DataError
+from img2seq.generation.model_step import ModelStep
 from img2seq.generation.search import Hypothesis, search
-from img2seq.generation.step import ModelStep
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.few_rows import one_thread_for
 

@@ -1,6 +1,6 @@
 """The whole model: encoders, the memory they fill, and the decoder that reads it.
 
-How it is run is written elsewhere: over whole captions in `teacher_forcing`, token by token in `generation.step`.
+How it is run is written elsewhere: over whole captions in `teacher_forcing`, token by token in `generation.model_step`.
 """
 
 from __future__ import annotations
