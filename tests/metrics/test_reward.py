@@ -11,7 +11,26 @@ from img2seq.metrics.ngrams import count_corpus
 from img2seq.metrics.ptb import ptb_tokenize
 from img2seq.metrics.reward import END, CaptionReward
 
-WORDS = ["a", "the", "dog", "cat", "runs", "sits", "on", "with", "red", "ball's", "grass,", "22", "3/4", "beach", "jumping", "in", "front", "of"]
+WORDS = [
+    "a",
+    "the",
+    "dog",
+    "cat",
+    "runs",
+    "sits",
+    "on",
+    "with",
+    "red",
+    "ball's",
+    "grass,",
+    "22",
+    "3/4",
+    "beach",
+    "jumping",
+    "in",
+    "front",
+    "of",
+]
 
 
 def sentences(rng: np.random.Generator, n: int, *, new: str = "") -> list[str]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -277,9 +278,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, m
     real = CrossEntropy.prepare, CrossEntropy.loss_sum
     calls = []
 
-    def prepare(objective: CrossEntropy, model: CaptionModel, batch: Batch) -> PackedBatch:
+    def prepare(objective: CrossEntropy, model: CaptionModel, batch: Batch, **more: Any) -> PackedBatch:
         calls.append(batch.image_ids)
-        return real[0](objective, model, batch)
+        return real[0](objective, model, batch, **more)
 
     def poisoned(objective: CrossEntropy, model: CaptionModel, batch: PackedBatch) -> torch.Tensor:
         return real[1](objective, model, batch) * (float("nan") if len(calls) == 3 else 1.0)

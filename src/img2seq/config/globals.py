@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from img2seq.config.decoding import with_default
+from img2seq.config.phases import Phase, SelfCritical
 from img2seq.config.section import MOST, Section, neutral
-from img2seq.errors import did_you_mean, shown
+from img2seq.errors import did_you_mean, shown, shown_all
 
 DEVICES = ["cpu", "cuda", "cuda:N", "mps", "auto"]
+SectionT = TypeVar("SectionT", bound=Section)
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"
 
 
@@ -163,3 +165,34 @@ class Globals(Section):
     visualization_logging: VisualizationLogging = VisualizationLogging()
     data_preparation: DataPreparation = DataPreparation()
     accelerator: Accelerator = Accelerator()
+    phases: list[Phase] = Field([], description="Ours. Train in phases, one after the other, in one run; each begins with the best weights so far. None: one phase, as the other sections say.")
+    self_critical: SelfCritical = SelfCritical()
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases: expected different names, found {shown_all(names)}")
+        for phase in self.phases:
+            try:
+                self.of_phase(phase)
+            except ValidationError as error:
+                raise ValueError(f"phases: {phase.name}: {error.errors()[0]['ctx']['error']}") from None
+        if self.phases and self.accelerator.strategy == "fsdp":
+            raise ValueError("phases: expected strategy auto or ddp, for a phase changes what is trained; found fsdp")
+        return self
+
+    def of_phase(self, phase: Phase) -> Globals:
+        """Return the settings that hold in a phase, with no further phases."""
+        def with_values(section: SectionT, *names: str) -> SectionT:
+            given = {name: value for name in names if (value := getattr(phase, name)) is not None}
+            return type(section).model_validate(section.model_dump() | given)
+
+        changed = {
+            "basic_experiment": with_values(self.basic_experiment, "n_epochs", "batch_size"),
+            "optimization": with_values(self.optimization, "lr", "lr_lb", "label_smoothing"),
+            "lr_schedule": with_values(self.lr_schedule, "lr_schedule", "warmup_steps"),
+            "training_control": with_values(self.training_control, "early_stopping_patience"),
+            "phases": [],
+        }
+        return self.model_copy(update=changed)

@@ -25,6 +25,7 @@ from img2seq.run.folder import RunFolder
 from img2seq.run.tables import read_history
 from img2seq.run.write import write_table
 from img2seq.training.finish import write_gallery, write_losses, write_summary
+from img2seq.training.phases import TrainingPhase
 from img2seq.training.samples import SampleWriter
 from img2seq.training.state import TrainState
 from img2seq.training.validation import Evaluation, ImageLosses
@@ -60,10 +61,13 @@ class Recorder:
     def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
         """Open the history after `step`: what a stopped run wrote beyond its last checkpoint is taken back."""
         last_evaluation = step if evaluated else step - 1
-        scores = SCORES if self.config.globals.evaluation_checkpoint.caption_metrics else ()
+        options = self.config.globals
+        scores = SCORES if options.evaluation_checkpoint.caption_metrics else ()
+        rewards = any(phase.objective == "self_critical" for phase in options.phases)
+        of_phases = (*(["phase"] if options.phases else []), *(["reward"] if rewards else []))
         for path, columns, last in (
-            (self.run.history_train, TRAIN_COLUMNS, step),
-            (self.run.history_valid, (*VALID_COLUMNS, *scores), last_evaluation),
+            (self.run.history_train, (*TRAIN_COLUMNS, *of_phases), step),
+            (self.run.history_valid, (*VALID_COLUMNS, *scores, *of_phases), last_evaluation),
         ):
             rows = [row for row in read_history(path) if int(row["iteration"]) <= last]
             self._columns[path] = list(dict.fromkeys([*columns, *(rows[0] if rows else [])]))
@@ -74,31 +78,45 @@ class Recorder:
             with self._warned("the learning rate is not drawn"):
                 save_figure(draw_learning_rate(steps, [rate(i) for i in steps]), self.run.figures / "learning_rate")
 
-    def step(self, state: TrainState, loss: float, rate: float, norm: float, captions_per_s: float) -> None:
-        """Note one step."""
+    def step(
+        self, state: TrainState, phase: TrainingPhase, measured: float, rate: float, norm: float, captions_per_s: float
+    ) -> None:
+        """Note one step, with its loss or reward."""
         assert self._train_file is not None
-        row = (state.step, state.epoch, loss, rate, norm, captions_per_s)
-        csv.writer(self._train_file, lineterminator="\n").writerow(row)
+        row = {
+            "iteration": state.step,
+            "epoch": state.epoch,
+            phase.measures: measured,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "captions_per_s": captions_per_s,
+            "phase": phase.name,
+        }
+        values = [row.get(name, "") for name in self._columns[self.run.history_train]]
+        csv.writer(self._train_file, lineterminator="\n").writerow(values)
         if state.step % EVENTS_EVERY == 0:
-            self._event("train/loss", loss, state.step)
+            self._event(f"train/{phase.measures}", measured, state.step)
             self._event("train/learning_rate", rate, state.step)
             self._event("train/captions_per_s", captions_per_s, state.step)
 
-    def evaluation(self, state: TrainState, found: Evaluation, rate: float, *, is_best: bool) -> None:
+    def evaluation(
+        self, state: TrainState, phase: TrainingPhase, found: Evaluation, rate: float, *, is_best: bool
+    ) -> None:
         """Note an evaluation, of the best weights so far or not."""
         loss = found.loss
-        train_loss = state.train_nats / state.train_tokens if state.train_tokens else None
+        measured = state.train_nats / state.train_tokens if state.train_tokens else None
         speed = state.captions / state.train_time_s if state.train_time_s else 0.0
         row = {
             "iteration": state.step,
             "epoch": state.epoch,
-            "train_loss": train_loss,
+            "train_loss" if phase.measures == "loss" else "reward": measured,
             "valid_loss": loss,
             "perplexity": math.exp(min(loss, 50)),
             "learning_rate": rate,
             "captions_per_s": speed,
             "elapsed_s": state.elapsed_s,
             **found.scores,
+            **({"phase": phase.name} if phase.name else {}),
         }
         with self.run.history_valid.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns[self.run.history_valid], lineterminator="\n").writerow(row)
@@ -108,7 +126,8 @@ class Recorder:
             self._event(f"valid/{name}", score, state.step)
         self.flush()
         best = " (best so far)" if is_best else ""
-        shown = "" if train_loss is None else f"training loss {train_loss:.4f}, "
+        name = "training loss" if phase.measures == "loss" else "reward"
+        shown = "" if measured is None else f"{name} {measured:.4f}, "
         worth = describe_evaluation(found.to_json(), best, best_by=found.best_by)
         self.announce.say(f"step {state.step}/{self.n_steps}: {shown}{worth}, {speed:.0f} captions/s")
 
@@ -203,10 +222,14 @@ class NoRecorder(Recorder):
     def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
         """Do nothing."""
 
-    def step(self, state: TrainState, loss: float, rate: float, norm: float, captions_per_s: float) -> None:
+    def step(
+        self, state: TrainState, phase: TrainingPhase, measured: float, rate: float, norm: float, captions_per_s: float
+    ) -> None:
         """Do nothing."""
 
-    def evaluation(self, state: TrainState, found: Evaluation, rate: float, *, is_best: bool) -> None:
+    def evaluation(
+        self, state: TrainState, phase: TrainingPhase, found: Evaluation, rate: float, *, is_best: bool
+    ) -> None:
         """Do nothing."""
 
     def draw(self, step: int, model: CaptionModel) -> None:
