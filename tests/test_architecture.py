@@ -30,7 +30,8 @@ LEVELS: list[dict[str, int]] = [
     # The PTB tokenizer's rules and character classes are tables of 400 lines; 190 of metrics score 30,000 sampled captions in a second, 35
     # the same images again and again.
     {"generation": 790, "metrics": 1750},
-    {"build": 730},  # 170 of these find before images are read what would otherwise be found after; 25 give a phase other images
+    # 170 of build find before images are read what would otherwise be found after; 25 give a phase other images
+    {"build": 730},
     # 600 of inference are the files of `caption`: which pictures, lists and shards among them, and outputs that are continued to the byte.
     # 75 of report say whether captions beat one sentence said of every picture; 210 are the page of `caption --html` and the words
     # of captions of any tokens, 20 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference hand pictures and captions to

@@ -121,8 +121,11 @@ def _train_joined(
     step = world.from_first(step_to_resume)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
-        phase = phase_of(previous, phases_of(config))
-        prepared = world.in_turn(lambda: prepare(config, announce, previous, phase.inputs))
+        phases = phases_of(config)
+        inputs = phase_of(previous, phases).inputs
+        prepared = world.in_turn(lambda: prepare(config, announce, previous, inputs))
+        for phase in phases:  # what cannot be trained is said before anything is
+            apply_to_encoders(prepared.model, phase)
         parts = (prepared.facts, prepared.data, prepared.train.image_ids, prepared.valid.image_ids)
         world.check_same("facts, captions or images", *map(str, parts))
     except BaseException:
