@@ -19,6 +19,7 @@ from test_architecture import LEVELS, MODULES, lines, room, served_caption  # no
 TARGET = ROOT / "docs/images/house.png"
 WHAT = {
     "errors": "one tree of errors",
+    "extras": "packages beyond the core",
     "config": "YAML to one checked configuration",
     "data": "sources, pixels, tokens, batches",
     "progress": "lines and bars",
@@ -31,6 +32,7 @@ WHAT = {
     "inference": "Predictor: picture to text",
     "report": "curves, pages, comparison",
     "training": "loop, objective, what is recorded",
+    "serving": "HTTP, a queue, one thread",
     "evaluation": "captions of a set, scored",
     "export": "a lean run, compared",
     "demo": "drawn scenes, the main job",

@@ -1,6 +1,6 @@
 """Build what the Containerfile builds, without a container engine, and run it as the container would.
 
-    python tests/container_root.py FOLDER EXPORT PICTURE
+    python tests/container_root.py FOLDER EXPORT PICTURE [--file examples/serving/Containerfile]
 
 Runs the RUN lines of the Containerfile with this machine's Python, /opt/img2seq and /src being folders of FOLDER (some minutes and
 several GB), then its ENTRYPOINT as its USER on a read-only root with a /tmp of its own (Linux, as root, for `unshare`), asks its
@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import ROOT
-from containerfile import Stage, stages
+from containerfile import CONTAINERFILE, Stage, stages
 
 PATIENCE_S = 120.0
 CPU_CHECK = "torch.version.cuda is None"
@@ -42,8 +42,9 @@ def main() -> None:
     for name in ("folder", "export", "picture"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--built", action="store_true", help="FOLDER was built before")
+    parser.add_argument("--file", type=Path, default=CONTAINERFILE, help="the Containerfile")
     given = parser.parse_args()
-    folder, (build, served) = given.folder.absolute(), stages()
+    folder, (build, served) = given.folder.absolute(), stages(given.file)
     if not given.built:
         build_root(build, folder)
     size(folder / "opt/img2seq")

@@ -1,4 +1,4 @@
-"""The Containerfile as data: its stages and instructions, for the test that reads it and the script that runs it."""
+"""A Containerfile as data: its stages and instructions, for the test that reads it and the script that runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
-CONTAINERFILE = ROOT / "Containerfile"
+CONTAINERFILE = ROOT / "Containerfile"  # with PyTorch, for runs
+OF_EXPORTS = ROOT / "examples/serving/Containerfile"  # without
 
 
 @dataclass

@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import yaml
 
 from children import free_port
 from conftest import ROOT
-from containerfile import Stage, stages
+from containerfile import CONTAINERFILE, OF_EXPORTS, Stage, stages
 from img2seq.cli import main as cli
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -28,8 +29,9 @@ def served() -> Stage:
     return stages()[-1]
 
 
-def test_one_stage_builds_and_the_other_runs_what_it_built() -> None:
-    build, served = stages()
+@pytest.mark.parametrize("path", [CONTAINERFILE, OF_EXPORTS])
+def test_one_stage_builds_and_the_other_runs_what_it_built(path: Path) -> None:
+    build, served = stages(path)
     assert (build.base, build.name) == (served.base, "build")
     assert all("/opt/img2seq/" in f"{line}/" for line in build.lines("RUN"))
     assert served.lines("COPY") == ["--from=build /opt/img2seq /opt/img2seq"]
@@ -41,11 +43,19 @@ def test_one_stage_builds_and_the_other_runs_what_it_built() -> None:
     assert {f"!{source}" for copied in build.lines("COPY") for source in copied.split()[:-1]} <= set(ignored)
 
 
+def test_an_image_of_exports_differs_in_what_is_installed_alone() -> None:
+    (build, served), (small, as_served) = stages(), stages(OF_EXPORTS)
+    assert as_served == served
+    with_torch, without = ([line for line in stage.lines("RUN") if "torch" in line] for stage in (build, small))
+    assert (len(with_torch), without) == (3, [])
+    assert [shlex.split(line)[-1] for line in small.lines("RUN") if "pip install" in line] == [".[serve]"]
+
+
 def test_it_installs_what_the_project_names() -> None:
     installs = [shlex.split(line) for line in stages()[0].lines("RUN") if "pip install" in line]
     wanted = [word for words in installs for word in words if not word.startswith(("-", "/", "https:"))]
-    torch = [name for name in PROJECT["dependencies"] if name.startswith("torch")]
-    assert wanted == ["install", *torch, "install", ".[serve]"]
+    torch = [name for name in PROJECT["optional-dependencies"]["train"] if name.startswith("torch")]
+    assert wanted == ["install", *torch, "install", ".[serve,train]"]
     assert "serve" in PROJECT["optional-dependencies"]
     for words in installs:
         assert words[words.index("--extra-index-url") + 1] == "https://download.pytorch.org/whl/cpu"

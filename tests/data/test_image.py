@@ -99,7 +99,7 @@ def test_a_heic_picture_without_its_library_says_what_to_install(
     pytest.importorskip("pillow_heif").register_heif_opener()
     data = saved("HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(DataError, match=r"pip install 'img2seq\[formats\]'"):
+    with pytest.raises(DataError, match=r'pip install "img2seq\[formats\]"'):
         from_any(data, ImageSpec(4, 4))
     monkeypatch.setattr(records, "heif_is_read", lambda: False)
     (tmp_path / "x.heic").write_bytes(data)

@@ -355,7 +355,7 @@ def test_an_id_that_is_no_name_is_one_error_of_csv(tmp_path: Path) -> None:
 
 def test_parquet_needs_pyarrow(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(DataError, match=r"pip install 'img2seq\[formats\]'"):
+    with pytest.raises(DataError, match=r'pip install "img2seq\[formats\]"'):
         run(table, "parquet", tmp_path / "target")
 
 

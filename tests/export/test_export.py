@@ -20,7 +20,9 @@ from img2seq import Captioner
 from img2seq.cli import main as cli
 from img2seq.errors import ModelError, RunError
 from img2seq.export import export_run as module
+from img2seq.export import lean
 from img2seq.export.export_run import export_run
+from img2seq.export.pictures import Pictures
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, best, manifest_text
 from img2seq.run.folder import RunFolder, read_json
@@ -168,7 +170,7 @@ def test_a_run_that_cannot_caption_is_not_exported(finished_runs: tuple[Path, Pa
 
 
 def test_what_was_written_is_compared_with_the_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._copy
+    real = lean._copy
 
     def copy_with_a_flipped_bit(source: Path, target: Path, advance: Callable[[int], None]) -> None:
         real(source, target, advance)
@@ -179,7 +181,7 @@ def test_what_was_written_is_compared_with_the_run(run: Path, tmp_path: Path, mo
                 file.seek(-1, os.SEEK_END)
                 file.write(bytes([last ^ 1]))
 
-    monkeypatch.setattr(module, "_copy", copy_with_a_flipped_bit)
+    monkeypatch.setattr(lean, "_copy", copy_with_a_flipped_bit)
     with pytest.raises(RunError, match="damaged"):
         export_run(run, tmp_path / "export", announce=QUIET)
     assert list(tmp_path.iterdir()) == []
@@ -210,7 +212,7 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pyte
     def no_space(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "to_disk", no_space)
+    monkeypatch.setattr(lean, "to_disk", no_space)
     with pytest.raises(RunError, match=r"export: cannot be written.*No space left.*bytes are needed"):
         export_run(run, tmp_path / "export", announce=QUIET)
     assert list(tmp_path.iterdir()) == []
@@ -219,14 +221,14 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_checkpoint_that_training_removes_meanwhile_is_one_error(
     own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module._copy
+    real = lean._copy
 
     def copy_too_late(source: Path, target: Path, advance: Callable[[int], None]) -> None:
         if source.name == "weights.safetensors":
             shutil.rmtree(source.parent)
         real(source, target, advance)
 
-    monkeypatch.setattr(module, "_copy", copy_too_late)
+    monkeypatch.setattr(lean, "_copy", copy_too_late)
     with pytest.raises(RunError, match=r"weights\.safetensors: was removed while it was exported; repeat"):
         export_run(own_run, tmp_path / "export", announce=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -265,12 +267,12 @@ def test_nothing_but_an_export_is_replaced_and_that_only_when_told(run: Path, ex
 
 
 def test_what_comes_to_be_there_meanwhile_is_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def while_another_writes(captioner: Captioner, export: RunFolder) -> str:
+    def while_another_writes(captioner: Captioner, export: Path, pictures: Pictures) -> str:
         (tmp_path / "export").mkdir()
         (tmp_path / "export/notes.txt").write_text("mine")
         return ""
 
-    monkeypatch.setattr(module, "_compare", while_another_writes)
+    monkeypatch.setattr(module, "compare_lean_run", while_another_writes)
     for overwrite in (False, True):
         with pytest.raises(RunError, match="found one that is no export"):
             export_run(run, tmp_path / "export", overwrite=overwrite, announce=QUIET)
@@ -322,7 +324,7 @@ def test_an_exported_checkpoint_in_a_run_is_not_resumed_from(
 # --- killed
 
 
-def not_compared(captioner: Captioner, export: RunFolder) -> str:
+def not_compared(captioner: Captioner, export: Path, pictures: Pictures) -> str:
     return "nothing: it changes nothing on disk, and takes the most time"
 
 
@@ -340,7 +342,7 @@ def export_until_killed(run: Path, target: Path, n: int) -> None:
 
         return call
 
-    module._compare = not_compared
+    setattr(module, "compare_lean_run", not_compared)  # noqa: B010
     for name in ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink"):
         setattr(os, name, counted(getattr(os, name)))
     export_run(run, target, overwrite=True, announce=QUIET)
@@ -350,7 +352,7 @@ def export_until_killed(run: Path, target: Path, n: int) -> None:
 def test_killed_at_any_point_it_is_whole_or_not_there(
     again: bool, run: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_compare", not_compared)
+    monkeypatch.setattr(module, "compare_lean_run", not_compared)
     expected, places = tree(export), set()
     for n in range(1, 200):
         folder = tmp_path / str(n)

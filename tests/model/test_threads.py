@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from img2seq import Captioner
-from img2seq.inference import predictor as predicting
+from img2seq.inference import torch_model as predicting
 from img2seq.model.cpu.cores import SETTINGS
 from img2seq.model.cpu.few_rows import FEW_ROWS, one_thread_for
 

@@ -156,7 +156,7 @@ def test_a_page_that_cannot_be_is_found_before_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("img2seq.inference.captioner.load_run", lambda *_, **__: pytest.fail("was loaded"))
+    monkeypatch.setattr("img2seq.inference.from_run.load_run", lambda *_, **__: pytest.fail("was loaded"))
     (tmp_path / "there.html").write_text("mine")
     assert img2seq("caption", run, images, "--html", *arguments.split()) == 2
     error = capsys.readouterr().err

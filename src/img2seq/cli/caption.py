@@ -17,6 +17,7 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
+    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -45,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
             "img2seq caption runs/demo/image photos/ --output captions.csv --html gallery.html",
         ],
     )
-    parser.add_argument("run_folder", metavar="RUN", help="a finished run")
+    parser.add_argument("run_folder", metavar="RUN", help="a finished run, an export, or one on the hub: hf:OWNER/NAME")
     parser.add_argument(
         "paths",
         nargs="+",
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
     to_file = arguments.output not in (None, STANDARD_OUTPUT)
     form = _form(arguments, decoding.n_best, to_file=to_file)
+    check_model_can_run(arguments.run_folder)
     from pathlib import Path
 
     with collector_paused():
@@ -125,7 +127,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if not one_file:
             captioner.prepare_for_many()
         if gallery is not None:
-            gallery.about = _about(captioner, decoding, arguments.beginning, paths)
+            gallery.about = _about(captioner, arguments.run_folder, decoding, arguments.beginning, paths)
         done = caption_files(
             captioner, paths, decoding, file, beginning=arguments.beginning, picture=picture, gallery=gallery, announce=announce
         )  # fmt: skip
@@ -148,10 +150,12 @@ def _gallery(path: str | None) -> AbstractContextManager[CaptionPage | None]:
     return CaptionPage(Path(with_home(path)))
 
 
-def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iterable[str]) -> About:
+def _about(captioner: Captioner, run: str, decoding: Decoding, beginning: str, paths: Iterable[str]) -> About:
     """Return what the page says of its captions."""
     from img2seq.report.caption_page import About
+    from img2seq.run.hub import is_on_hub
 
+    name = run if is_on_hub(run) else captioner.loaded.path.name  # the cache names folders by commits
     usual = Decoding.of(captioner.decoding_defaults)
     settings = {name: value for name, value in asdict(decoding).items() if value != getattr(usual, name)}
     n_given = len(captioner.predictor.beginning_tokens(beginning))
@@ -161,7 +165,7 @@ def _about(captioner: Captioner, decoding: Decoding, beginning: str, paths: Iter
     except ValueError:  # some are relative, some are not
         folder = ""
     folder = "" if folder == os.sep else folder
-    return About(captioner.trained.run.path.name, settings, folder, beginning, n_given)
+    return About(name, settings, folder, beginning, n_given)
 
 
 def _form(arguments: argparse.Namespace, n_best: int, *, to_file: bool) -> str:

@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a comparison of other runs, or of these before they changed"
     )
-    set_run(parser, run)
+    set_run(parser, run, needs=("matplotlib",))
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from img2seq.cli.arguments import Verbs, add_verb, set_run, whole_number
+from img2seq.extras import TRAIN
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -26,7 +27,7 @@ def add_parser(verbs: Verbs) -> None:
         help="of the scenes and of training (0 to 2147483647, default: 0)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left there")
-    set_run(parser, run)
+    set_run(parser, run, needs=TRAIN)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

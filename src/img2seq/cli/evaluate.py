@@ -10,12 +10,14 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
+    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
 )
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
+from img2seq.run.hub import is_on_hub
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -29,7 +31,12 @@ def add_parser(verbs: Verbs) -> None:
             "img2seq evaluate --results results.json --references references.csv --output scores/",
         ],
     )
-    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="a finished run (default: none, with --results)")
+    parser.add_argument(
+        "run_folder",
+        nargs="?",
+        metavar="RUN",
+        help="a finished run, or an export on the hub: hf:OWNER/NAME (default: none, with --results)",
+    )
     parser.add_argument(
         "--split",
         choices=("valid", "train", "test"),
@@ -72,38 +79,44 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --results needs --output DIR")
     if arguments.images is not None and arguments.captions is None:
         raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
+    if arguments.run_folder is not None:
+        check_model_can_run(arguments.run_folder)
     options = read_options_of(arguments)
     from pathlib import Path
 
+    if arguments.output is None and is_on_hub(arguments.run_folder):
+        raise ConfigError(f"evaluate: {arguments.run_folder} is no folder to write into; name one with --output DIR")
     with collector_paused():
-        from img2seq.evaluation import evaluate_run as verb
+        from img2seq.evaluation import scored
 
     folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
     if arguments.results is not None:
-        made_from = verb.inputs_of_results(
+        made_from = scored.inputs_of_results(
             arguments.results, arguments.references, arguments.document_frequency, arguments.split, options
         )
-        verb.check_output(folder, made_from, overwrite=arguments.overwrite)
-        found = verb.evaluate_results(
+        scored.check_output(folder, made_from, overwrite=arguments.overwrite)
+        found = scored.evaluate_results(
             arguments.results, arguments.references, split=arguments.split,
             document_frequency=arguments.document_frequency, options=options,
         )  # fmt: skip
     else:
-        from img2seq.inference.captioner import Captioner
-        from img2seq.progress import Announcer
+        with collector_paused():
+            from img2seq.evaluation.evaluate_run import evaluate_run, inputs_of_run
+            from img2seq.inference.captioner import Captioner
+            from img2seq.progress import Announcer
 
         captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
-        made_from = verb.inputs_of_run(
+        made_from = inputs_of_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions,
             images_folder=arguments.images, document_frequency=arguments.document_frequency, options=options,
         )  # fmt: skip
-        verb.check_output(folder, made_from, overwrite=arguments.overwrite)
+        scored.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
-        found = verb.evaluate_run(
+        found = evaluate_run(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, options=options, announce=Announcer(bars=sys.stderr.isatty()),
         )  # fmt: skip
-    verb.write_evaluation(found, folder, made_from)
-    print(f"{verb.table(found)}\n\nreport: {folder / 'report.html'}")
+    scored.write_evaluation(found, folder, made_from)
+    print(f"{scored.table(found)}\n\nreport: {folder / 'report.html'}")
     return 0

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from img2seq import __version__
+from img2seq import __version__, extras
 from img2seq.cli import caption, compare, config, data, demo, evaluate, export, init, runs, serve, train
 from img2seq.cli.arguments import Parser
 from img2seq.config.overrides import NO_INPUTS
@@ -40,6 +40,7 @@ def run(arguments: list[str]) -> int:
     """Run a verb and return its exit code."""
     try:
         known, overrides = parse(arguments)
+        extras.require(known.parser.prog.removeprefix("img2seq "), known.needs)
         code: int = known.run(known, overrides)
         return code
     except Img2SeqError as error:
@@ -67,7 +68,7 @@ def build_parser() -> Parser:
         epilog="examples:\n  img2seq demo\n  img2seq caption --help",
     )
     parser.add_argument("--version", action="version", version=f"img2seq {__version__}")
-    parser.set_defaults(run=_print_help, parser=parser, takes_overrides=False)
+    parser.set_defaults(run=_print_help, parser=parser, takes_overrides=False, needs=())
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in VERBS:
         verb.add_parser(verbs)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from pathlib import Path
 
-from img2seq.cli.arguments import Verbs, add_verb, device, set_run, whole_number
+from img2seq.cli.arguments import Verbs, add_verb, check_model_can_run, device, set_run, whole_number
 from img2seq.config.globals import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
+from img2seq.extras import SERVE
 from img2seq.model.cpu.cores import let_threads_sleep
 from img2seq.serving.limits import Limits
-
-NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -30,7 +28,10 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="finished runs, each named by its folder; the first is the default"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="finished runs, or exports on the hub (hf:OWNER/NAME), each named by its folder; the first is the default",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network (default: 127.0.0.1)"
@@ -76,17 +77,14 @@ def add_parser(verbs: Verbs) -> None:
         help="fetch pictures from this host where a request names one there (default: none are fetched)",
     )
     access.add_argument("--log-captions", action="store_true", help="write captions into the log, too")
-    set_run(parser, run)
+    set_run(parser, run, needs=SERVE)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Serve until a signal comes; exit code 2 if the models fail."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"serve needs {names_in_words(missing)}: pip install 'img2seq[serve]'")
     began = time.monotonic()
     let_threads_sleep()
-    from img2seq.run.folder import open_run
+    from img2seq.run.captioning_folder import captioning_folder
     from img2seq.serving.app import build
     from img2seq.serving.fetch import Fetcher
     from img2seq.serving.models import loader, names_of
@@ -94,9 +92,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from img2seq.serving.service import Service, no_urls
     from img2seq.serving.worker import Worker
 
-    names = names_of(arguments.runs)
+    # What is wrong with one is said before anything is started; what is on the hub is fetched once.
+    names = {name: str(captioning_folder(folder)) for name, folder in names_of(arguments.runs).items()}
     for folder in names.values():
-        open_run(folder)  # a wrong name is said before anything is started
+        check_model_can_run(folder)
     keys = _keys(arguments.api_key_file)
     fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from img2seq.cli.arguments import Verbs, add_config_arguments, add_verb, config_of, set_run
+from img2seq.extras import TRAIN
 from img2seq.model.cpu.collector import collector_paused
 from img2seq.model.cpu.cores import bind_threads
 
@@ -30,7 +31,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="TIME",
         help="finish the step, save and exit after this long: seconds, or such as 90m, 2h; --resume continues (default: no limit)",
     )
-    set_run(parser, run, takes_overrides=True)
+    set_run(parser, run, takes_overrides=True, needs=TRAIN)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -60,7 +60,7 @@ class ImageSpec:
     @property
     def stored_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the pixels that are kept: with the margin that random crops cut from."""
-        height, width = self._with_margin() if self.resize_approach == "randomcrop" else (self.height, self.width)
+        height, width = self.with_margin() if self.resize_approach == "randomcrop" else (self.height, self.width)
         return height, width, {"RGB": 3, "L": 1, "RGBA": 4}[self.mode]
 
     @property
@@ -68,7 +68,7 @@ class ImageSpec:
         """Name everything that decides the pixels of a given file."""
         return f"{self.height}x{self.width}-{self.mode}-{self.resize_approach}-v{RULES_VERSION}"
 
-    def _with_margin(self) -> tuple[int, int]:
+    def with_margin(self) -> tuple[int, int]:
         return round(self.height * CROP_MARGIN), round(self.width * CROP_MARGIN)
 
 
@@ -94,7 +94,7 @@ def decode(data: bytes, spec: ImageSpec, name: str) -> Pixels:
     """
     with opened(data, name) as image:
         _check_size(image, spec, name)
-        target = spec.stored_shape if spec.resize_approach != "centercrop" else spec._with_margin()
+        target = spec.stored_shape if spec.resize_approach != "centercrop" else spec.with_margin()
         # JPEG can skip detail while decoding; twice the target leaves the resize enough to filter.
         image.draft(None, (2 * max(target[:2]),) * 2)
         return to_pixels(image, spec, name)
@@ -117,7 +117,7 @@ def _heif(name: str) -> tuple[str, ...]:
         import pillow_heif
     except ImportError:
         raise DataError(
-            f"{name}: HEIC needs pillow-heif, which is not installed: pip install 'img2seq[formats]'"
+            f'{name}: HEIC needs pillow-heif, which is not installed: pip install "img2seq[formats]"'
         ) from None
     pillow_heif.register_heif_opener()
     return ("HEIF",)
@@ -167,7 +167,7 @@ def to_pixels(image: Image.Image, spec: ImageSpec, name: str = "image") -> Pixel
     converted = convert(upright(image), spec.mode, name)
     height, width, channels = spec.stored_shape
     if spec.resize_approach == "centercrop":
-        large_height, large_width = spec._with_margin()
+        large_height, large_width = spec.with_margin()
         top, left = (large_height - height) // 2, (large_width - width) // 2
         resized = converted.resize((large_width, large_height), BILINEAR).crop((left, top, left + width, top + height))
     else:

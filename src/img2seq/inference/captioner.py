@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from img2seq.build.trained import TrainedRun, load_run
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
 from img2seq.errors import ModelError
+from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import Caption, Predictor
-from img2seq.model.onnx_encoder import accelerate
+from img2seq.run.captioning_folder import is_onnx_export
+from img2seq.run.hub import local_folder
+
+if TYPE_CHECKING:
+    from img2seq.build.trained import TrainedRun
 
 ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
@@ -28,38 +32,54 @@ ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 class Captioner:
     """A trained model that captions images. Made by `Captioner.load`."""
 
-    def __init__(self, trained: TrainedRun, *, batch_size: int = 32):
-        if len(trained.specs) != 1:
+    def __init__(self, loaded: Loaded, *, batch_size: int = 32):
+        if len(loaded.specs) != 1:
+            raise ModelError(f"{loaded.path}: captioning needs a run with one image input, found {len(loaded.specs)}")
+        self.loaded, self.batch_size = loaded, batch_size
+        self.predictor = Predictor(loaded.model, loaded.tokenizer, loaded.specs)
+        (self.input_name, self.spec), *_ = loaded.specs.items()
+        self.decoding_defaults = dict(loaded.decoding_defaults)
+
+    @property
+    def trained(self) -> TrainedRun:
+        """Return the model in torch. Raises ModelError for an export without it."""
+        if self.loaded.trained is None:
             raise ModelError(
-                f"{trained.run.path}: captioning needs a run with one image input, found {len(trained.specs)}"
+                f"{self.loaded.path}: expected a run, found an export for ONNX Runtime, which holds no model of torch"
             )
-        self.trained, self.batch_size = trained, batch_size
-        self.predictor = Predictor(trained.model, trained.tokenizer, trained.specs)
-        (self.input_name, self.spec), *_ = trained.specs.items()
-        info, longest = trained.config.output.output_type_info, trained.facts.max_length
-        self.decoding_defaults = defaults_of(info.max_length, longest)
-        trained.model.decoder.lay_out_for_decoding()
+        return self.loaded.trained
 
     @classmethod
     def load(
         cls, run: str | PathLike[str], *, device: str = "auto", step: int | None = None, batch_size: int = 32
     ) -> Captioner:
-        """Load a run's best checkpoint.
+        """Load a run's best checkpoint, or an export.
 
         Args:
-            run: a run folder.
-            device: cpu, cuda, cuda:N, mps or auto.
+            run: a run folder, an export, or the name of one on the hub: hf:OWNER/NAME, hf:OWNER/NAME@REVISION.
+            device: cpu, cuda, cuda:N, mps or auto; an export for ONNX Runtime computes on the CPU.
             step: of the checkpoint, in place of the best one.
             batch_size: images captioned together.
 
         Raises:
             RunError: if the run is incomplete or damaged.
         """
-        return cls(load_run(str(run), device=device, step=step), batch_size=batch_size)
+        folder = local_folder(run)
+        if is_onnx_export(folder):  # the other way needs torch, this one does without
+            from img2seq.inference.from_export import captioning_export
+
+            return cls(captioning_export(folder, device=device, step=step), batch_size=batch_size)
+        from img2seq.inference.from_run import captioning_run
+
+        return cls(captioning_run(str(folder), device=device, step=step), batch_size=batch_size)
 
     def prepare_for_many(self) -> bool:
-        """Take a few seconds to make encoding faster, where `img2seq[fast]` is installed; return whether it is."""
-        return accelerate(self.trained.model.encoder(self.input_name))
+        """Take a few seconds to make captioning faster, where `img2seq[fast]` is installed; return whether it is."""
+        return self.loaded.model.prepare_for_many()
+
+    def leave_a_core(self) -> None:
+        """Leave a core to what a server does beside captioning."""
+        self.loaded.model.leave_a_core()
 
     @overload
     def caption(self, images: ImageSource, *, beginning: str = "", **decoding: Any) -> Caption: ...
@@ -103,8 +123,3 @@ class Captioner:
             pixels={self.input_name: self.predictor.pixel_batch(self.input_name, pixels)},
             beginnings=[self.predictor.beginning_tokens(beginning)] * len(pixels),
         )
-
-
-def defaults_of(max_length: int | str, longest: int) -> dict[str, int]:
-    """Return a run's own longest caption, with room for its end; nothing where max_length is an average, which many captions exceed."""
-    return {} if max_length == "average" else {"max_length": longest}

@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels
-from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.tokenizer import SpecialTokens, Tokenizer
 from img2seq.errors import DataError
-from img2seq.generation.model_step import ModelStep
-from img2seq.generation.search import Hypothesis, search
-from img2seq.model.caption_model import CaptionModel
-from img2seq.model.cpu.few_rows import one_thread_for
+from img2seq.generation.search import Hypothesis
 
 MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
 
@@ -53,8 +49,30 @@ class Caption:
         return tuple(math.exp(value) for value in self.token_log_probabilities)
 
 
+class CaptioningModel(Protocol):
+    """What answers for pictures: a model in torch, an export in ONNX Runtime, several that are averaged."""
+
+    def search(
+        self,
+        decoding: Decoding,
+        special: SpecialTokens,
+        *,
+        names: Sequence[str],
+        pixels: Mapping[str, Any],
+        features: Mapping[str, Any],
+        beginnings: Sequence[Sequence[int]] | None,
+    ) -> list[list[Hypothesis]]:
+        """Return the captions of each image, best first; see `Predictor.captions` and `generation.search.search`."""
+
+    def prepare_for_many(self) -> bool:
+        """Take a few seconds to become faster, where that is possible; return whether it is."""
+
+    def leave_a_core(self) -> None:
+        """Compute on one core fewer, from now on: a server's event loop and the pictures that it decodes need one."""
+
+
 class Predictor:
-    """Captions images with a model, which it leaves in evaluation mode.
+    """Captions images with a model.
 
     Args:
         model: the model.
@@ -62,7 +80,7 @@ class Predictor:
         specs: how pictures become pixels, by input name.
     """
 
-    def __init__(self, model: CaptionModel, tokenizer: Tokenizer, specs: Mapping[str, ImageSpec]):
+    def __init__(self, model: CaptioningModel, tokenizer: Tokenizer, specs: Mapping[str, ImageSpec]):
         self.model, self.tokenizer, self.specs = model, tokenizer, specs
 
     def captions(
@@ -70,8 +88,8 @@ class Predictor:
         decoding: Decoding,
         *,
         names: Sequence[str],
-        pixels: Mapping[str, Tensor] | None = None,
-        features: Mapping[str, Tensor] | None = None,
+        pixels: Mapping[str, Any] | None = None,
+        features: Mapping[str, Any] | None = None,
         beginnings: Sequence[Sequence[int]] | None = None,
     ) -> list[Caption]:
         """Return the caption of each of a batch's images; where there are many beams or samples, of some images at a time.
@@ -79,38 +97,27 @@ class Predictor:
         Args:
             decoding: how to search.
             names: of the images: what makes their samples differ.
-            pixels: by input name, (B, C, H, W) uint8.
+            pixels: by input name, (B, C, H, W) uint8, of numpy or torch.
             features: by input name, (B, P, C) of a frozen encoder, in place of its pixels.
             beginnings: tokens that each image's caption begins with.
 
         Raises:
             ConfigError: if a beginning leaves no room for another token.
         """
-        if len(names) > (most := max(1, MAX_ROWS // decoding.n_rows)):
-            captions: list[Caption] = []
-            for part in (slice(start, start + most) for start in range(0, len(names), most)):
-                of_part = [{name: all_[part] for name, all_ in (of or {}).items()} for of in (pixels, features)]
-                starts = beginnings and beginnings[part]
-                captions += self.captions(
-                    decoding, names=names[part], pixels=of_part[0], features=of_part[1], beginnings=starts
-                )
-            return captions
-        model, device = self.model.eval(), self.model.device
-        with torch.inference_mode():
-            memory = model.encode(
-                pixels={name: values.to(device) for name, values in (pixels or {}).items()},
-                features={name: values.to(device) for name, values in (features or {}).items()},
-            )
-        step = ModelStep(model.decoder, memory, n_images=len(names))
-        with one_thread_for(len(names) * decoding.n_rows, device):
-            found = search(step, decoding, self.tokenizer.special, beginnings=beginnings, names=names)
+        most, found = max(1, MAX_ROWS // decoding.n_rows), list[list[Hypothesis]]()
+        for part in (slice(start, start + most) for start in range(0, len(names), most)):
+            of_part = [{name: all_[part] for name, all_ in (of or {}).items()} for of in (pixels, features)]
+            found += self.model.search(
+                decoding, self.tokenizer.special, names=names[part], pixels=of_part[0], features=of_part[1],
+                beginnings=beginnings and beginnings[part],
+            )  # fmt: skip
         return [self._caption(hypotheses) for hypotheses in found]
 
-    def pixel_batch(self, input_name: str, pictures: Sequence[Pixels]) -> Tensor:
+    def pixel_batch(self, input_name: str, pictures: Sequence[Pixels]) -> Pixels:
         """Return (B, C, H, W) of what the image door gives: the middle, where a margin is kept for random crops."""
         spec = self.specs[input_name]
         cut = [_middle(picture, spec.height, spec.width) for picture in pictures]
-        return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
+        return np.stack(cut).transpose(0, 3, 1, 2)
 
     def beginning_tokens(self, text: str) -> list[int]:
         """Return the tokens of a caption's beginning. Raises DataError for words that the model does not know."""

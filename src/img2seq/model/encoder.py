@@ -71,8 +71,11 @@ class ImageEncoder(nn.Module):
         """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
         if self.runtime is not None and not self.training and not torch.is_grad_enabled():
             return self.runtime(pixels)
-        x = torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale)
-        x = x.contiguous(memory_format=self.memory_format)
+        return self.features(torch.addcmul(-self.shift, pixels.to(self.scale.dtype), self.scale))
+
+    def features(self, normalised: Tensor) -> Tensor:
+        """Return (B, P, C) features of (B, channels, height, width) pixels with mean 0 and standard deviation 1."""
+        x = normalised.contiguous(memory_format=self.memory_format)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self._as_sequence(self.backbone.forward_features(x))  # type: ignore[operator]  # every timm model has it
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.switch import is_on
 from img2seq.model.encoder import ImageEncoder
+from img2seq.model.onnx_session import OnnxSession, in_parts
 
 SLICE_IMAGES = 8  # of a batch, computed by one thread
 
@@ -43,28 +45,16 @@ class _Session:
     """Pixels to features in ONNX Runtime."""
 
     def __init__(self, model: bytes):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.session = OnnxSession(model)
 
     @classmethod
     def of(cls, encoder: ImageEncoder) -> _Session | None:
         """Return the session of an encoder, or None if its features would differ from torch's."""
         pixels = torch.randint(256, (2, encoder.n_channels, *encoder.size), dtype=torch.uint8)
-        file = io.BytesIO()
-        axes = {"pixels": {0: "images"}, "features": {0: "images"}}
         try:
-            # The exporter warns of every Python number it meets, and prints the whole graph where it fails.
-            with torch.no_grad(), warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
-                warnings.simplefilter("ignore")
+            with torch.no_grad():
                 expected = encoder(pixels)
-                torch.onnx.export(
-                    encoder, (pixels,), file, input_names=["pixels"], output_names=["features"], dynamic_axes=axes, dynamo=False  # type: ignore[arg-type]
-                )  # fmt: skip
-            session = cls(file.getvalue())
+            session = cls(traced(encoder, pixels, "pixels", "features"))
             found = torch.cat([session(pixels[:1]), session(pixels[1:])])
         except Exception:  # exporter and runtime raise whatever they like; torch can always do it
             return None
@@ -72,9 +62,47 @@ class _Session:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return (B, P, C) features of (B, channels, height, width) uint8 pixels."""
-        images, threads = np.ascontiguousarray(pixels.numpy()), torch.get_num_threads()
-        size = min(SLICE_IMAGES, -(-len(images) // threads))
-        slices = [images[start : start + size] for start in range(0, len(images), size)]
-        with ThreadPoolExecutor(threads) as pool:
-            features = pool.map(lambda part: self.session.run(None, {"pixels": part})[0], slices)
-            return torch.from_numpy(np.concatenate(list(features)))
+        images = np.ascontiguousarray(pixels.numpy())
+
+        def encoded(part: slice) -> NDArray[np.float32]:
+            features: NDArray[np.float32] = self.session.run(["features"], {"pixels": images[part]})[0]
+            return features
+
+        return torch.from_numpy(np.concatenate(in_parts(encoded, len(images), SLICE_IMAGES, torch.get_num_threads())))
+
+
+class _MemoryOfPictures(nn.Module):
+    """Normalised pixels to keys and values of the memory, for all of the decoder's layers."""
+
+    def __init__(self, model: CaptionModel, input_name: str):
+        super().__init__()
+        self.encoder, self.projection = model.encoder(input_name), model.projections[input_name]
+        self.blocks = model.decoder.blocks
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return (B, 2 L D, P): layer by layer, keys and then values, each place of the memory a column."""
+        memory = self.projection(self.encoder.features(pixel_values))
+        kv = torch.cat([block.memory_kv(memory) for block in self.blocks], dim=2)  # type: ignore[operator]
+        return kv.transpose(1, 2)
+
+
+def encoder_graph(model: CaptionModel, input_name: str) -> bytes:
+    """Return the ONNX graph of what is computed once for an image: pixel_values (B, C, H, W) to last_hidden_state (B, 2 L D, P).
+
+    Raises whatever torch's exporter cannot do.
+    """
+    encoder = model.encoder(input_name)
+    pixels = torch.randn(2, encoder.n_channels, *encoder.size)
+    return traced(_MemoryOfPictures(model, input_name).eval(), pixels, "pixel_values", "last_hidden_state")
+
+
+def traced(module: nn.Module, example: Tensor, takes: str, gives: str) -> bytes:
+    """Return a module of one input and one output as an ONNX file, for any number of images."""
+    file, axes = io.BytesIO(), {takes: {0: "batch_size"}, gives: {0: "batch_size"}}
+    # The exporter warns of every Python number it meets, and prints the whole graph where it fails.
+    with torch.no_grad(), warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (example,), file, input_names=[takes], output_names=[gives], dynamic_axes=axes, dynamo=False  # type: ignore[arg-type]
+        )  # fmt: skip
+    return file.getvalue()

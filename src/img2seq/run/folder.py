@@ -13,6 +13,7 @@ from img2seq.config.model_sections import ModelSections
 from img2seq.config.yaml_reader import read_yaml
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
+from img2seq.run.hub import local_folder
 
 
 class RunFolder:
@@ -48,8 +49,8 @@ class RunFolder:
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """Return an existing run. Raises RunError, with the nearest name, if there is none."""
-    run = RunFolder(path)
+    """Return an existing run, or an export on the hub. Raises RunError, with the nearest name, if there is none."""
+    run = RunFolder(local_folder(path))
     if not run.config.is_file():
         parent = run.path.parent
         siblings = [p.name for p in parent.iterdir() if (p / "config.yaml").is_file()] if parent.is_dir() else []

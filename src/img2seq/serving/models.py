@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels, from_any
 from img2seq.errors import ConfigError, DataError, did_you_mean, shown
+from img2seq.run.hub import is_on_hub
 from img2seq.serving.limits import Refusal, check_cost
 from img2seq.serving.worker import Job, Models
 
@@ -53,7 +54,7 @@ class ServedRun:
     @cached_property
     def output_name(self) -> str:
         """Return what the run's configuration calls the caption."""
-        return self.captioner.trained.config.output.output_info.output_name
+        return self.captioner.loaded.output_name
 
     def decoding(self, given: Mapping[str, Any]) -> Decoding:
         """Return decoding settings with the run's defaults. Raises ConfigError for those that are wrong, or too costly for a server."""
@@ -72,15 +73,15 @@ class ServedRun:
 
     def describe(self) -> dict[str, Any]:
         """Return what a person who writes requests wants to know."""
-        trained, spec = self.captioner.trained, self.spec
+        loaded, spec = self.captioner.loaded, self.spec
         return {
             "name": self.name,
             "input": {"name": self.input_name, "height": spec.height, "width": spec.width, "mode": spec.mode},
             "output": self.output_name,
             "max_length": self.captioner.decoding_defaults.get("max_length"),
-            "vocabulary_size": len(trained.tokenizer.tokens),
-            "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-            "step": trained.checkpoint.step,
+            "vocabulary_size": len(loaded.tokenizer.tokens),
+            "parameters": loaded.n_parameters,
+            "step": loaded.step,
             "decoding_defaults": self.captioner.decoding_defaults,
             "limits": {"max_pixels": spec.max_pixels},
         }
@@ -143,10 +144,10 @@ def loader(folders: Mapping[str, str], *, device: str, loaded: Callable[[ServedR
 
     def load() -> Models:
         from img2seq.inference.captioner import Captioner
-        from img2seq.model.cpu.cores import leave_a_core
 
-        leave_a_core()
         runs = ServedRuns([ServedRun(name, Captioner.load(folder, device=device)) for name, folder in folders.items()])
+        for run in runs.by_name.values():
+            run.captioner.leave_a_core()
         loaded(runs)
         return runs
 
@@ -157,7 +158,8 @@ def names_of(folders: Sequence[str]) -> dict[str, str]:
     """Return run folders by the name of each. Raises ConfigError where two have one name."""
     found: dict[str, str] = {}
     for folder in folders:
-        name = os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119  (of a link its own name, not that of what it leads to)
+        local = folder.partition("@")[0] if is_on_hub(folder) else os.path.abspath(folder)  # noqa: PTH100
+        name = os.path.basename(local)  # noqa: PTH119  (of a link its own name, not that of what it leads to)
         if name in found:
             raise ConfigError(f"expected runs whose folders have different names; found {found[name]} and {folder}")
         found[name] = folder

@@ -11,20 +11,12 @@ from typing import Any
 from img2seq.config.load import load_config
 from img2seq.config.outputs import ReadOptions
 from img2seq.errors import DataError, RunError
+from img2seq.model.pypi_weights import installed_weights
 from img2seq.progress import counted
 from img2seq.run.write import write_text
 from img2seq.start.experiment_file import commented_yaml
 from img2seq.start.look import INPUT_NAME, Found, look
-from img2seq.start.recipe import (
-    MOST_TOKENS,
-    Recipe,
-    Text,
-    evaluation_interval,
-    installed_weights,
-    recipe_for,
-    text_of,
-    valid_size,
-)
+from img2seq.start.recipe import MOST_TOKENS, Recipe, Text, evaluation_interval, recipe_for, text_of, valid_size
 
 OUTPUT_NAME = "captions"
 ENCODER = "tf_efficientnet_lite0"
@@ -63,7 +55,7 @@ def init(
     text, recipe = text_of(captions), recipe_for(n_captions)
     unrepeated = recipe.no_repeat_ngram if text.split_on else 0  # a pair of characters may well come twice
     run = _free_run(photos)
-    weights = _weights()
+    weights = installed_weights()
     sections, comments = _experiment(found, recipe, text, run, weights, n_captions, n_valid)
     head = (
         f"Written by img2seq init for {counted(len(found.train), 'image')}. Paths are relative to the folder where img2seq is run.\n"
@@ -108,12 +100,6 @@ def _free_run(photos: str) -> str:
         n += 1
         run = f"runs/{name}_{n}"
     return run
-
-
-def _weights() -> str | None:
-    from img2seq.model.pretrained import PYPI_WEIGHTS  # torch and timm take seconds
-
-    return installed_weights(PYPI_WEIGHTS)
 
 
 def _where(weights: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -112,12 +111,3 @@ def valid_size(n_images: int) -> int:
 def evaluation_interval(recipe: Recipe, n_captions: int) -> int:
     """Return the steps between the evaluations of a run."""
     return max(1, math.ceil(n_captions / recipe.batch_size) * recipe.n_epochs // recipe.n_evaluations)
-
-
-def installed_weights(known: dict[str, tuple[str, str, str]]) -> str | None:
-    """Return the first pretrained weights whose package is installed, None where none is.
-
-    Args:
-        known: package, module and reader of each, by what the configuration calls it.
-    """
-    return next((name for name, (_, module, _) in known.items() if importlib.util.find_spec(module)), None)

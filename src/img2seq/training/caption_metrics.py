@@ -9,8 +9,9 @@ from img2seq.build.prepare import Prepared
 from img2seq.config.decoding import Decoding
 from img2seq.config.globals import CaptionMetrics
 from img2seq.config.schema import Experiment
-from img2seq.inference.captioner import defaults_of
+from img2seq.inference.from_run import defaults_of
 from img2seq.inference.predictor import Predictor
+from img2seq.inference.torch_model import TorchModel
 from img2seq.metrics.repeated import RepeatedScore
 from img2seq.model.caption_model import CaptionModel
 from img2seq.training.distributed import World
@@ -57,7 +58,7 @@ class CaptionScorer:
         All processes call `before_batch` equally often: there they can agree to give up.
         """
         was_training = model.training
-        predictor = Predictor(model, self.tokenizer, self.specs)
+        predictor = Predictor(TorchModel(model), self.tokenizer, self.specs)
         captions: dict[int, str] = {}
         for start in range(0, len(self), BATCH_IMAGES * self.world.size):
             before_batch()

@@ -31,7 +31,7 @@ from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
-from img2seq.inference.captioner import defaults_of
+from img2seq.inference.from_run import defaults_of
 from img2seq.metrics.reward import CaptionReward
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import on_first_core

@@ -17,6 +17,7 @@ from img2seq.data.image import Pixels, decode, read_bytes
 from img2seq.data.picture import picture_bytes
 from img2seq.data.seeds import seed_of
 from img2seq.inference.predictor import Predictor
+from img2seq.inference.torch_model import TorchModel
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.weights import first_line
 from img2seq.report.gallery import Sample, draw_grid, letters_without_font, thumbnail
@@ -81,7 +82,7 @@ class SampleWriter:
     def caption(self, model: CaptionModel, image_ids: list[str], decoding: Decoding) -> list[str]:
         """Return a caption of each of these validation images."""
         pixels, features = self.prepared.valid.read_images([self.place_of[image_id] for image_id in image_ids])
-        predictor = Predictor(model, self.prepared.tokenizer, self.specs)
+        predictor = Predictor(TorchModel(model), self.prepared.tokenizer, self.specs)
         found = predictor.captions(decoding, names=image_ids, pixels=pixels, features=features)
         return [caption.text for caption in found]
 
@@ -155,7 +156,7 @@ class SampleWriter:
         return meta
 
     def _write_manual(self, folder: Path, model: CaptionModel, decoding: Decoding) -> None:
-        predictor = Predictor(model, self.prepared.tokenizer, self.specs)
+        predictor = Predictor(TorchModel(model), self.prepared.tokenizer, self.specs)
         for n, entry in enumerate(self.config.output.sampling_config.manual_inputs):
             inputs = folder / f"{n}_inputs"
             inputs.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ class SampleWriter:
             for name, spec in self.specs.items():
                 picture = decode(read_bytes(entry[name], spec), spec, entry[name])
                 pixels[name] = predictor.pixel_batch(name, [picture])
-                _as_picture(pixels[name][0].permute(1, 2, 0).numpy()).save(inputs / f"{name}.png")
+                _as_picture(pixels[name][0].transpose(1, 2, 0)).save(inputs / f"{name}.png")
             beginning = entry.get(self.output, "")
             (caption,) = predictor.captions(
                 decoding, names=[str(n)], pixels=pixels, beginnings=[self.prepared.tokenizer.encode(beginning)]

@@ -32,7 +32,7 @@ def _arrow(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: Parquet is read by pyarrow, which is not installed: pip install 'img2seq[formats]'"
+            f'{path}: Parquet is read by pyarrow, which is not installed: pip install "img2seq[formats]"'
         ) from None
     return pyarrow
 

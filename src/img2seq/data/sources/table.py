@@ -211,7 +211,7 @@ def _workbook_rows(path: Path) -> Iterator[Row]:
         import openpyxl
     except ImportError:
         raise DataError(
-            f"{path}: Excel files are read by openpyxl, which is not installed: pip install 'img2seq[formats]', or save it as CSV"
+            f'{path}: Excel files are read by openpyxl, which is not installed: pip install "img2seq[formats]", or save it as CSV'
         ) from None
     try:
         with path.open("rb") as file, closing(openpyxl.load_workbook(file, read_only=True, data_only=True)) as book:

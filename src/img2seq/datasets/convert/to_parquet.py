@@ -26,7 +26,7 @@ def check(samples: Sequence[Sample], name_problems: Mapping[str, str]) -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise DataError(
-            "Parquet is written by pyarrow, which is not installed: pip install 'img2seq[formats]'"
+            'Parquet is written by pyarrow, which is not installed: pip install "img2seq[formats]"'
         ) from None
 
 

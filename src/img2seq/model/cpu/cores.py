@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from img2seq.model.onnx_session import usable_threads
+
 SETTINGS = ("OMP_", "GOMP_", "KMP_", "MKL_")  # how variables of the environment begin that set something of threads
 
 _first_core: set[int] = set()  # where the calling thread belongs while it computes; nothing: wherever the system likes
@@ -53,8 +55,7 @@ def leave_a_core() -> None:
     """
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, usable_threads() - 1)))
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""What is captioned with, wherever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from img2seq.data.image import ImageSpec
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.inference.predictor import CaptioningModel
+
+if TYPE_CHECKING:
+    from img2seq.build.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run or an export, ready to caption.
+
+    Attributes:
+        path: its folder.
+        output_name: what its configuration calls the caption.
+        step: of training.
+        n_parameters: numbers that were trained or taken over.
+        decoding_defaults: its own settings, in place of those of `Decoding`.
+        tokenizer: the one it was trained with.
+        specs: how pictures become pixels, by input name.
+        model: what answers.
+        trained: the model in torch, of a run.
+    """
+
+    path: Path
+    output_name: str
+    step: int
+    n_parameters: int
+    decoding_defaults: Mapping[str, Any]
+    tokenizer: Tokenizer
+    specs: Mapping[str, ImageSpec]
+    model: CaptioningModel
+    trained: TrainedRun | None = None

@@ -1,0 +1,68 @@
+"""An exported model that captions pictures: ONNX Runtime and numpy, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from img2seq.config.decoding import Decoding
+from img2seq.data.tokenizer import SpecialTokens
+from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
+from img2seq.generation.search import Hypothesis
+from img2seq.model.onnx_session import OnnxSession, in_parts, usable_threads
+
+ENCODED_TOGETHER = 8  # images of a thread: so few that what passes between two layers stays in the processor's cache
+
+
+class OnnxModel:
+    """See `predictor.CaptioningModel`.
+
+    Args:
+        encoder: pixel_values to last_hidden_state.
+        decoder: what writes captions.
+        mean: of each channel, pixel values in 0..1.
+        std: of each channel, pixel values in 0..1.
+    """
+
+    def __init__(self, encoder: OnnxSession, decoder: OnnxDecoder, *, mean: Sequence[float], std: Sequence[float]):
+        self.encoder, self.decoder, self.threads = encoder, decoder, usable_threads()
+        self.scale = (1 / (255 * np.array(std, np.float32))).reshape(-1, 1, 1)
+        self.shift = (np.array(mean, np.float32) / np.array(std, np.float32)).reshape(-1, 1, 1)
+
+    def search(
+        self,
+        decoding: Decoding,
+        special: SpecialTokens,
+        *,
+        names: Sequence[str],
+        pixels: Mapping[str, Any],
+        features: Mapping[str, Any],
+        beginnings: Sequence[Sequence[int]] | None,
+    ) -> list[list[Hypothesis]]:
+        """See `predictor.CaptioningModel`. There are no features: the encoder is always computed."""
+        (of_input,) = pixels.values()
+        memory = {"encoder_hidden_states": self.encode(np.asarray(of_input))}
+        return search_side_by_side(
+            self.decoder, memory, decoding, special, names=names, beginnings=beginnings, threads=self.threads
+        )
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, 2 L D, P): what the decoder's layers read of each image; (B, C, H, W) pixels."""
+
+        def encoded(part: slice) -> NDArray[np.float32]:
+            values = pixels[part].astype(np.float32) * self.scale - self.shift
+            states: NDArray[np.float32] = self.encoder.run(["last_hidden_state"], {"pixel_values": values})[0]
+            return states
+
+        return np.concatenate(in_parts(encoded, len(pixels), ENCODED_TOGETHER, self.threads))
+
+    def prepare_for_many(self) -> bool:
+        """See `predictor.CaptioningModel`: it is as fast as it can be."""
+        return True
+
+    def leave_a_core(self) -> None:
+        """See `predictor.CaptioningModel`."""
+        self.threads = max(1, self.threads - 1)

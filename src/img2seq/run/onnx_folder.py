@@ -1,0 +1,180 @@
+"""Where each file of an export for ONNX Runtime is, and how those that captioning needs are read. What they hold: docs/export.md.
+
+A folder may come from anywhere: nothing is believed before it is checked, and no other file than its own is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from img2seq.data.image import ImageSpec
+from img2seq.data.tokenizer import Tokenizer
+from img2seq.data.tokenizers_json import from_tokenizers
+from img2seq.errors import DataError, RunError
+from img2seq.run.folder import read_json
+
+Precision = Literal["fp32", "fp16", "int8"]
+SUFFIXES: dict[Precision, str] = {
+    "fp32": "",
+    "fp16": "_fp16",
+    "int8": "_quantized",
+}  # as transformers.js looks for them
+SECTION = "img2seq"  # of config.json
+MOST = 1_000_000  # of any size; a folder may say anything
+
+
+class OnnxFolder:
+    """Paths of an export's files."""
+
+    def __init__(self, path: str | Path):
+        self.path = path = Path(path)
+        self.readme = path / "README.txt"
+        self.config = path / "config.json"
+        self.generation = path / "generation_config.json"
+        self.preprocessor = path / "preprocessor_config.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.tokenizer_config = path / "tokenizer_config.json"
+        self.export = path / "export.json"
+        self.parity = path / "parity.json"
+        self.graphs = path / "onnx"
+
+    def encoder(self, precision: Precision) -> Path:
+        """Return where the encoder's graph is."""
+        return self.graphs / f"encoder_model{SUFFIXES[precision]}.onnx"
+
+    def decoder(self, precision: Precision) -> Path:
+        """Return where the decoder's graph is."""
+        return self.graphs / f"decoder_model_merged{SUFFIXES[precision]}.onnx"
+
+    @property
+    def signed(self) -> list[Path]:
+        """Return the files whose digests are written down: all that decide a caption."""
+        settings = [self.config, self.generation, self.preprocessor, self.tokenizer, self.tokenizer_config]
+        return [*settings, *(place(p) for p in SUFFIXES for place in (self.encoder, self.decoder) if place(p).exists())]
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What an export says of itself, in config.json: all that captioning needs beside the graphs and the tokenizer.
+
+    Attributes:
+        run: name of the run it was made from.
+        step: of training.
+        n_parameters: of the run's model.
+        input_name: what its configuration calls the picture.
+        height: of the pixels.
+        width: of the pixels.
+        mode: channels of the pixels.
+        resize_approach: how a picture gets this size.
+        max_pixels: of a picture that is read.
+        max_bytes: of its file.
+        mean: of each channel, pixel values in 0..1.
+        std: of each channel, pixel values in 0..1.
+        output_name: what its configuration calls the caption.
+        max_length: most tokens of a caption where nobody says another number; None is that of `Decoding`.
+        most_tokens: of a caption, that the decoder has places for.
+        vocabulary: tokens.
+        n_layers: of the decoder.
+        n_heads: of the decoder.
+        head_width: of the decoder.
+        n_places: of the memory.
+        tokenizer_digest: of the tokenizer it was trained with.
+    """
+
+    run: str
+    step: int
+    n_parameters: int
+    input_name: str
+    height: int
+    width: int
+    mode: Literal["RGB", "L", "RGBA"]
+    resize_approach: Literal["resize", "randomcrop", "centercrop"]
+    max_pixels: int
+    max_bytes: int
+    mean: list[float]
+    std: list[float]
+    output_name: str
+    max_length: int | None
+    most_tokens: int
+    vocabulary: int
+    n_layers: int
+    n_heads: int
+    head_width: int
+    n_places: int
+    tokenizer_digest: str
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Return how files become pixels."""
+        return ImageSpec(self.height, self.width, self.mode, self.resize_approach, self.max_pixels, self.max_bytes)
+
+    @property
+    def kept(self) -> list[str]:
+        """Return what the decoder's layers keep of a token."""
+        return [f"{layer}.{kind}" for layer in range(self.n_layers) for kind in ("key", "value")]
+
+
+def read_facts(folder: OnnxFolder) -> OnnxFacts:
+    """Return what an export says of itself. Raises RunError if it is not an export's configuration."""
+    data = read_json(folder.config)
+    try:
+        facts = TypeAdapter(OnnxFacts).validate_json(json.dumps(data[SECTION]), strict=True)
+    except (TypeError, KeyError, AttributeError, ValidationError) as error:
+        found = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(map(str, found["loc"])) or SECTION
+        raise RunError(f"{folder.config}: not the configuration of an export: {where}: {found['msg']}") from error
+    for name in ("height", "width", "most_tokens", "vocabulary", "n_layers", "n_heads", "head_width", "n_places"):
+        if not 1 <= getattr(facts, name) <= MOST:
+            raise RunError(f"{folder.config}: {name}: expected 1 to {MOST:,}, found {getattr(facts, name):,}")
+    n_channels = facts.spec.stored_shape[2]
+    if not (len(facts.mean) == len(facts.std) == n_channels and all(value > 0 for value in facts.std)):
+        raise RunError(
+            f"{folder.config}: mean, std: expected {n_channels} values each, std above 0; found {facts.mean}, {facts.std}"
+        )
+    return facts
+
+
+def read_signed(folder: OnnxFolder, path: Path) -> bytes:
+    """Return a file's bytes. Raises RunError if it cannot be read, or changed since it was written."""
+    name = path.relative_to(folder.path).as_posix()
+    digests = _digests(folder)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != digests.get(name):
+        raise RunError(
+            f"{path}: changed since it was written (SHA-256 differs from that in {folder.export.name}): export again"
+        )
+    return data
+
+
+def _digests(folder: OnnxFolder) -> dict[str, Any]:
+    written = read_json(folder.export)
+    digests = written.get("sha256") if isinstance(written, dict) else None
+    if not isinstance(digests, dict):
+        raise RunError(f"{folder.export}: expected sha256 of each file, found {type(digests).__name__}")
+    return digests
+
+
+def read_onnx_tokenizer(folder: OnnxFolder, facts: OnnxFacts) -> Tokenizer:
+    """Return the tokenizer. Raises RunError if it is not the one that the model was trained with."""
+    texts = []
+    for path in (folder.tokenizer, folder.tokenizer_config):
+        try:
+            texts.append(read_signed(folder, path).decode())
+        except UnicodeDecodeError as error:
+            raise RunError(f"{path}: expected UTF-8 text: {error.reason}") from error
+    try:
+        tokenizer = from_tokenizers(texts[0], texts[1], folder.path)
+    except DataError as error:
+        raise RunError(f"{folder.tokenizer}: {error}") from error
+    if tokenizer.digest != facts.tokenizer_digest:
+        raise RunError(f"{folder.tokenizer}: not the tokenizer this model was trained with; restore the file")
+    return tokenizer
