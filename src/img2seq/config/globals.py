@@ -98,7 +98,7 @@ class LRSchedule(Section):
 
 class TrainingControl(Section):
     early_stopping_patience: int = Field(10, ge=0, le=MOST, description="Stop after this many evaluations without a lower validation loss, or a better value of what `best_by` names; 0 never stops early.")
-    early_stopping_buffer: int | None = Field(None, ge=0, le=MOST, description="Steps before early stopping may act.")
+    early_stopping_buffer: int | None = Field(None, ge=0, le=MOST, description="Steps (of a phase) before early stopping may act.")
     weighted_sampling_columns: list[str] | None = neutral(None, "captions have no classes to balance.")
     mixing_alpha: float = neutral(0.0, "two captions cannot be mixed.")
 

@@ -50,7 +50,10 @@ def describe_run(path: str | Path) -> str:
         position, n_steps = state.get("position", {"step": 0, "epoch": 0, "elapsed_s": 0.0}), state.get("n_steps")
         step = max(position["step"], *last, 0)
         reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
-        reached += f", epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
+        phases = config.globals.phases
+        n_epochs = sum(phase.n_epochs for phase in phases) or config.globals.basic_experiment.n_epochs
+        reached += f", epoch {position['epoch'] + (not is_finished)} of {n_epochs}"
+        reached += f", phase {phases[position['phase']].name}" if phases and not is_finished else ""
         time = f"{clock(position['elapsed_s'])} up to the last checkpoint"
     with _expecting_a_runs(run.history_valid):
         best = _describe_best(read_history(run.history_valid), config.globals.evaluation_checkpoint.best_by)

@@ -17,8 +17,10 @@ import math
 import shutil
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -298,7 +300,7 @@ class Trainer:
             self.saved = (self.state.step, previous.valid_loss is not None)
             self.evaluated_step = self.state.step if previous.valid_loss is not None else None
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
-        self.recorder.begin(self.state.step, self._rate, evaluated=self.evaluated_step is not None)
+        self.recorder.begin(self.state.step, self._planned_rate, evaluated=self.evaluated_step is not None)
         with contextlib.closing(self.recorder):
             if self.evaluated_step is not None and self.world.from_first(self._lacks_samples):
                 self._draw(self._whole_model)  # killed after the checkpoint, before its samples were written
@@ -581,6 +583,13 @@ class Trainer:
     def _ask_to_stop(self, number: int) -> None:
         self.stop_signal = number
         self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
+
+    def _planned_rate(self, step: int) -> float:
+        """Return the learning rate of a step where no phase ends early and `plateau` never falls."""
+        ends = list(accumulate(plan.n_steps for plan in self.plans))
+        place = min(bisect_left(ends, step), len(ends) - 1)
+        settings, n_steps = self.phases[place].settings, self.plans[place].n_steps
+        return learning_rate(step - ends[place] + n_steps, n_steps, settings.lr_schedule, settings.optimization)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this phase."""

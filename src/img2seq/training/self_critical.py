@@ -28,8 +28,8 @@ from img2seq.data.batch import Batch, CaptionTokens, collate
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.seeds import seed_of
 from img2seq.data.tokenizer import Tokenizer
-from img2seq.generation.model_step import ModelStep
-from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.search import Hypothesis
+from img2seq.inference.torch_model import TorchModel
 from img2seq.metrics.reward import CaptionReward
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.packing import PackedBatch, pack
@@ -88,7 +88,7 @@ class SelfCriticalLoss:
         The model is left in training mode where gradients are computed with dropout, else in evaluation mode.
         """
         n_samples, special = self.options.n_samples, self.tokenizer.special
-        sampled, greedy = self._search(model.eval(), batch, seed_of("self-critical", self.seed, step))
+        sampled, greedy = self._search(model, batch, seed_of("self-critical", self.seed, step))
         model.train(self.options.dropout)
         images = np.array([self._place_of[image_id] for image_id in batch.image_ids])
         rewards = self._score(np.repeat(images, n_samples), [h for of_image in sampled for h in of_image])
@@ -132,17 +132,17 @@ class SelfCriticalLoss:
     def _search(
         self, model: CaptionModel, batch: Batch, seed: int
     ) -> tuple[list[list[Hypothesis]], list[list[Hypothesis]]]:
-        """Return samples of each image, and its greedy caption where that is the baseline; the images are encoded once."""
-        device, special = model.device, self.tokenizer.special
-        with torch.inference_mode():
-            memory = model.encode(
-                pixels={name: values.to(device) for name, values in batch.pixels.items()},
-                features={name: values.to(device) for name, values in batch.features.items()},
-            )
+        """Return samples of each image, and its greedy caption where that is the baseline."""
 
         def found(decoding: Decoding) -> list[list[Hypothesis]]:
-            step = ModelStep(model.decoder, memory, n_images=len(batch.image_ids))
-            return search(step, decoding, special, names=batch.image_ids)
+            return TorchModel(model).search(
+                decoding,
+                self.tokenizer.special,
+                names=batch.image_ids,
+                pixels=batch.pixels,
+                features=batch.features,
+                beginnings=None,
+            )
 
         sampling = Decoding(method="sample", n_best=self.options.n_samples, seed=seed, **self._length)
         greedy = Decoding(method="greedy", **self._length)
