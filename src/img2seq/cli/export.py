@@ -44,7 +44,7 @@ def add_parser(verbs: Verbs) -> None:
         "--step",
         type=whole_number(0, 10**12),
         metavar="N",
-        help="the checkpoint of this step (default: that of the lowest validation loss)",
+        help="the checkpoint of this step (default: the best one)",
     )
     parser.add_argument(
         "--onnx",
