@@ -24,6 +24,7 @@ from img2seq.errors import ConfigError, Img2SeqError, ModelError, RunError
 from img2seq.export import onnx_files
 from img2seq.export.export_run import export_run
 from img2seq.inference.predictor import Caption
+from img2seq.model import onnx_decoder
 from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
 from img2seq.run.onnx_folder import SECTION, OnnxFolder
@@ -110,11 +111,11 @@ def test_without_torch_it_captions_scores_and_serves(
 ) -> None:
     texts = tmp_path / "captions.csv"
     captions = run.parent / "captions.csv"
-    of = ["--captions", captions, "--images", images, "--output", tmp_path / "scores"]
+    of: list[str | Path] = ["--captions", captions, "--images", images, "--output", tmp_path / "scores"]
     done = in_the_core(
         ["caption", exported, *pictures, "--output", texts, "--html", tmp_path / "page.html"],
         ["evaluate", exported, *of],
-        ["evaluate", exported],
+        ["evaluate", str(exported)],
     )
     assert [one.code for one in done] == [0, 0, 2], done
     assert "holds no split; give --captions FILE --images FOLDER" in done[2].err
@@ -189,7 +190,7 @@ def onnx_session(folder: Path) -> Any:
 
 
 def test_captions_that_differ_are_no_export(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = onnx_files.decoder_graph
+    real = onnx_decoder.decoder_graph
 
     def wrong(decoder: Any, *, merged: bool) -> bytes:
         model = onnx.load_from_string(real(decoder, merged=merged))
