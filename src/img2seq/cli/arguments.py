@@ -164,6 +164,12 @@ def add_decoding_arguments(parser: Parser) -> None:
         help="images at a time (1 to 4096; default: 32)",
     )
     group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of an export for ONNX Runtime, where it was written with others than fp32 (default: fp32)",
+    )
+    group.add_argument(
         "--device", type=device, default="auto", help=f"where to compute: {names_in_words(DEVICES)} (default: auto)"
     )
 

@@ -120,7 +120,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         n_captions=decoding.n_best, own_ids=own_ids,
     )  # fmt: skip
     with CaptionOutput(output, layout, resume=arguments.resume) as file, _gallery(arguments.html) as gallery:
-        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner = Captioner.load(
+            arguments.run_folder,
+            device=arguments.device,
+            batch_size=arguments.batch_size,
+            precision=arguments.precision,
+        )
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         if not one_file:
             captioner.prepare_for_many()

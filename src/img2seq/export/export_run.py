@@ -15,7 +15,7 @@ from img2seq.export.target import check_target, new_folder
 from img2seq.inference.captioner import Captioner
 from img2seq.model.onnx_encoder import is_installed
 from img2seq.progress import Announcer
-from img2seq.report.run_state import folder_size
+from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.folder import open_run
 from img2seq.run.onnx_folder import OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json
@@ -61,9 +61,8 @@ def export_run(
         if card is not None:
             done += write_model_card(folder, captioner.trained, card, name=place.absolute().name)
     checkpoint = captioner.trained.checkpoint
-    loss = "not evaluated" if checkpoint.valid_loss is None else f"validation loss {checkpoint.valid_loss:.4f}"
     lines = [
-        f"{place}: step {checkpoint.step:,} of {run.path}, {loss}",
+        f"{place}: step {checkpoint.step:,} of {run.path}, {describe_evaluation(checkpoint.state())}",
         f"  size: {folder_size(place)}; the run has {folder_size(run.path)}, {folder_size(checkpoint.path)} of it this checkpoint",
     ]
     return "\n".join([*lines, *done, *_next_commands(place)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,11 @@ def sampling(config: SamplingConfig, *, seed: int) -> Decoding:
     values = config.model_dump()
     chosen = {name: values[name] for name in SETTINGS if name in values}
     return Decoding(method="sample", max_length=values["generated_sequence_length"], seed=seed, **chosen)
+
+
+def choose_images(image_ids: Iterable[str], n: int) -> list[str]:
+    """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
+    return sorted(image_ids, key=lambda image_id: seed_of("gallery", image_id))[:n]
 
 
 class SampleWriter:
@@ -71,8 +76,8 @@ class SampleWriter:
         return self.run.samples(self.output) / str(step)
 
     def choose_images(self, n: int) -> list[str]:
-        """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
-        return sorted(self.place_of, key=lambda image_id: seed_of("gallery", image_id))[:n]
+        """Return n ids of validation images."""
+        return choose_images(self.place_of, n)
 
     def caption(self, model: CaptionModel, image_ids: list[str], decoding: Decoding) -> list[str]:
         """Return a caption of each of these validation images."""
