@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import ROOT, built_once
+from conftest import ROOT
 from img2seq import Captioner
 from img2seq.cli import main as cli
 from img2seq.data.tokenizer import Tokenizer
@@ -41,16 +41,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "penalties": {"no_repeat_ngram": 2, "repetition_penalty": 1.5, "min_length": 6},
     "beginning": {"beginning": "a"},
 }
-
-
-@pytest.fixture(scope="session")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an export of the finished run, in all precisions, made once for tests that only read it."""
-
-    def build(folder: Path) -> None:
-        export_run(run, folder / "export", onnx=("fp32", "fp16", "int8"), announce=QUIET)
-
-    return built_once(tmp_path_factory, "exported", build) / "export"
 
 
 @pytest.fixture
