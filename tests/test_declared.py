@@ -17,7 +17,11 @@ OF_OTHER_ENVIRONMENTS = {
     "benchmarks/timed",  # the peers' own
     "tests/fuzz_requests.py",  # by hand, with schemathesis
 }
-PARTS = {"pydantic_core": "pydantic", "starlette": "fastapi"}  # which pin them, and hand on their names
+PARTS = {
+    "pydantic_core": "pydantic",
+    "starlette": "fastapi",
+    "mlflow": "mlflow-skinny",
+}  # which pin them, and hand on their names
 
 
 def imported(path: Path) -> set[str]:
@@ -53,7 +57,10 @@ def test_what_is_imported_is_declared() -> None:
     distributions, missing = packages_distributions(), set()
     for path in files():
         for name in imported(path) - set(sys.stdlib_module_names) - ours:
-            of = {plain(distribution) for distribution in distributions.get(PARTS.get(name, name), [name])}
+            of = {
+                plain(distribution)
+                for distribution in distributions.get(PARTS.get(name, name), [PARTS.get(name, name)])
+            }
             if not of & declared:
                 missing.add(f"{path.relative_to(ROOT)}: {name}")
     assert not missing, sorted(missing)

@@ -10,7 +10,8 @@ from img2seq.errors import Img2SeqError
 MODEL = ("torch", "torchvision", "timm", "safetensors")  # to compute with a run's own model
 TRAIN = (*MODEL, "matplotlib", "tensorboardX")
 SERVE = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-PACKAGES = {"train": TRAIN, "serve": SERVE}
+LOGGERS = ("wandb", "mlflow")
+PACKAGES = {"train": TRAIN, "serve": SERVE, "loggers": LOGGERS}
 _NAMES = {"torch": "PyTorch"}
 
 
