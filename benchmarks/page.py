@@ -333,6 +333,22 @@ KEPT: dict[str, str] = dict.fromkeys(
 )
 
 
+def rewards() -> list[str]:
+    """Return how long the reward of sampled captions takes."""
+    found = result("rewards")
+    if not found:
+        return []
+    step = next(name.rpartition("_")[2] for name in found if name.startswith("seconds_in_steps_of_"))
+    return [
+        "## Rewards of sampled captions",
+        "",
+        f"`python -m benchmarks rewards`: CIDEr-D with the end token of {found['samples']:,} samples against {found['references_per_image']} references each, from text: "
+        f"{found['seconds_at_once']:.1f} s at once ({found['seconds_of_the_processor_at_once']:.1f} s of the processor: other programs ran beside it), {found[f'seconds_in_steps_of_{step}']:.1f} s {step} at a time,",
+        f"on one thread; {found['largest_difference_from_cider_d']:.0e} from the function that `evaluate` uses. Counting the references takes {found['seconds_preparing_references']:.1f} s, once.",
+        "",
+    ]
+
+
 def neighbours() -> list[str]:
     """Return how training and captions fare beside other programs."""
     found = result("neighbour")
@@ -460,6 +476,7 @@ def page() -> str:
         *serving(),
         *growth(),
         *kernels(),
+        *rewards(),
         *neighbours(),
         "## What made training fast besides",
         "",
