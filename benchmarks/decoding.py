@@ -1,8 +1,8 @@
-"""Captions a second: our search, the same model without a cache, and Hugging Face `generate` on a decoder of equal size.
+"""Captions a second: our search through ONNX Runtime and in torch, the same model without a cache, Hugging Face `generate` on a decoder of equal size.
 
     python -m benchmarks decoding
 
-All three write captions of exactly TOKENS tokens from random memory with random weights, in turn, REPEATS times, Hugging
+All write captions of exactly TOKENS tokens from random memory with random weights, in turn, REPEATS times, Hugging
 Face in a process and environment of its own; medians are printed with their range. The uncached figure computes the whole caption again for every token, for as many rows
 as there are beams, and leaves the bookkeeping of beams out: it is a lower bound of what that costs.
 """
@@ -27,7 +27,9 @@ from benchmarks.peers import HUGGING_FACE, Session, interpreter
 from img2seq.config.decoding import Decoding
 from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
+from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
+from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
 from img2seq.generation.search import search
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
@@ -47,6 +49,14 @@ def our_decoder() -> Decoder:
     )  # fmt: skip
     decoder.lay_out_for_decoding()  # as `Captioner` does
     return decoder.eval()
+
+
+@torch.inference_mode()
+def through_runtime(decoder: Decoder, runtime: OnnxDecoder, memory: Tensor, settings: Decoding) -> None:
+    """Caption as a prepared run does on a CPU."""
+    names = [str(n) for n in range(len(memory))]
+    by_layer, threads = decoder.memory_by_layer(memory), torch.get_num_threads()
+    search_side_by_side(runtime, by_layer, settings, SPECIAL, names=names, beginnings=None, threads=threads)
 
 
 @torch.inference_mode()
@@ -82,11 +92,13 @@ def main(line: list[str]) -> None:
     options.add_argument("--repeats", type=int, default=REPEATS)
     repeats = options.parse_args(line).repeats
     decoder = our_decoder()
+    runtime = fast_decoder(decoder, PLACES)
+    assert runtime is not None, "the benchmark needs img2seq[fast]"
     rows = []
     with closing(Session("hugging_face_generate", interpreter(HUGGING_FACE))) as peer:
         version = peer.ask(vocabulary=VOCABULARY, width=WIDTH, layers=LAYERS, heads=HEADS)["version"]
         print(
-            f"{'search':<8}{'images':>7}  {'ours':>12}  {'uncached':>12}  {'Hugging Face':>13}   "
+            f"{'search':<8}{'images':>7}  {'ours':>12}  {'torch':>12}  {'uncached':>12}  {'Hugging Face':>13}   "
             f"captions/s, median of {repeats}; ratios to ours; transformers {version}"
         )
         for n_beams, B in itertools.product((1, 5), (1, 64)):
@@ -95,7 +107,8 @@ def main(line: list[str]) -> None:
             settings = Decoding(method=method, beam_size=n_beams, max_length=TOKENS, min_length=TOKENS)
             size = {"images": B, "places": PLACES, "width": WIDTH, "tokens": TOKENS, "beams": n_beams}
             ways: dict[str, Callable[[], float]] = {
-                "ours": partial(seconds, search, ModelStep(decoder, memory), settings, SPECIAL),
+                "ours": partial(seconds, through_runtime, decoder, runtime, memory, settings),
+                "torch": partial(seconds, search, ModelStep(decoder, memory), settings, SPECIAL),
                 "uncached": partial(seconds, uncached, decoder, memory, n_beams),
                 "hugging_face": partial(peer_seconds, peer, size),
             }

@@ -46,7 +46,7 @@ WIDTH, HEIGHT = 3.1, 0.82
 def main() -> None:
     """Draw the rooms from the ground up, each above all that it may import."""
     served: dict[str, int] = {}
-    for module, n in served_caption().items():
+    for module, n in served_caption("img2seq.inference.from_run").items():
         served[room(module)] = served.get(room(module), 0) + n
     levels = [[name for name in rooms if name in WHAT] for rooms in LEVELS]
     figure = Figure(figsize=(11.0, 0.98 * len(levels) + 0.9), layout="constrained")
@@ -64,7 +64,7 @@ def main() -> None:
             axes.text(x + WIDTH / 2 - 0.12, y + 0.56, share, fontsize=9, color="#5a6570", ha="right")
     top = len(levels)
     axes.text(-5.2, top + 0.12, "Each room may import from those below it. Numbers are lines.", fontsize=10, color=INK)
-    axes.text(5.2, top + 0.12, f"green: reached by a served caption, {sum(served.values()):,} lines", fontsize=10, color="#2f7d52", ha="right")  # fmt: skip
+    axes.text(5.2, top + 0.12, f"green: reached by a caption of a run, {sum(served.values()):,} lines", fontsize=10, color="#2f7d52", ha="right")  # fmt: skip
     axes.set_xlim(-5.3, 5.3)
     axes.set_ylim(-0.1, top + 0.45)
     axes.axis("off")

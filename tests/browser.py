@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
+
+from npm import node_modules
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -45,23 +43,6 @@ def chromium() -> Iterator[Browser]:
 
 def axe_violations(page: Page) -> list[str]:
     """Return what axe-core finds wrong with a page: the rule, and where. Skips the test where it cannot be had."""
-    page.evaluate(_axe().read_text(encoding="utf-8"))
+    page.evaluate((node_modules(AXE) / "axe-core/axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in found["violations"] for node in rule["nodes"]]  # fmt: skip
-
-
-def _axe() -> Path:
-    """Return axe-core's script, fetched by npm once for all later tests of this user."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "img2seq-tests" / AXE
-    script = cache / "node_modules/axe-core/axe.min.js"
-    npm = shutil.which("npm")
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "lock"):
-        if not script.is_file():
-            if npm is None:
-                pytest.skip("needs npm, which is not here")
-            command = [npm, "install", "--prefix", str(cache), "--ignore-scripts", "--no-audit", "--no-fund", AXE]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if done.returncode:
-                pytest.skip(f"npm cannot fetch {AXE}: {done.stderr.strip()[:200]}")
-    return script

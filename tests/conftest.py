@@ -207,6 +207,19 @@ def images(run: Path) -> Path:
     return run.parent / "images"
 
 
+@pytest.fixture(scope="session")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an export of the finished run for ONNX Runtime, in all precisions. Tests must only read it."""
+    from img2seq.export.export_run import export_run
+    from img2seq.progress import Announcer
+
+    def build(folder: Path) -> None:
+        quiet = Announcer(level="critical", bars=False)
+        export_run(run, folder / "export", onnx=("fp32", "fp16", "int8"), announce=quiet)
+
+    return built_once(tmp_path_factory, "exported", build) / "export"
+
+
 def img2seq(*arguments: str | Path) -> int:
     """Run the command line in this process and return its exit code."""
     from img2seq.cli import main as cli

@@ -27,7 +27,7 @@ def test_the_configuration_page_is_that_of_the_schema() -> None:
 def commands() -> list[str]:
     """Return every `img2seq` command in the documents, continued lines joined."""
     found = []
-    verbs = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
+    verbs = list(cli.VERBS)
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         found += re.findall(rf"^\s*(img2seq (?:{'|'.join(verbs)}) [^\n#|]*)", text, re.MULTILINE)

@@ -73,7 +73,7 @@ def in_the_core(*commands: Sequence[str | Path], absent: tuple[str, ...] = NOT_I
 
 
 def test_every_verb_has_help() -> None:
-    verbs = [[], *([verb.__name__.rpartition(".")[2]] for verb in VERBS)]
+    verbs = [[], *([verb] for verb in VERBS)]
     verbs += [["data", "check"], ["data", "fetch"], ["data", "convert"], ["runs", "show"], ["config", "schema"]]
     for done in in_the_core(*([*verb, "--help"] for verb in verbs)):
         assert (done.code, done.err) == (0, ""), done
@@ -135,6 +135,13 @@ def test_what_needs_more_says_so_in_one_sentence(finished_runs: tuple[Path, Path
         sentence = f'error: {run} is a run, which needs PyTorch: pip install "img2seq[train]"; {instead}\n'
         assert (done.code, done.out, done.err) == (2, "", sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_nothing_is_named_as_ever(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    for done in in_the_core(["caption", nothing, "photo.jpg"], ["evaluate", nothing], ["serve", nothing]):
+        assert (done.code, done.out) == (2, "")
+        assert done.err == f"error: {nothing}: expected a run folder, found nothing.\n"
 
 
 def test_serving_names_its_own_extra(run: Path) -> None:

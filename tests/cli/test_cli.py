@@ -127,7 +127,7 @@ def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(
 
 
 def verbs() -> list[list[str]]:
-    names = [verb.__name__.rpartition(".")[2] for verb in cli.VERBS]
+    names = list(cli.VERBS)
     actions = {"runs": ["show", "verify"], "config": ["schema", "show"], "data": ["check", "fetch", "convert"]}
     return [[name] for name in names] + [[name, action] for name in names for action in actions.get(name, [])]
 

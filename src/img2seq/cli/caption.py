@@ -17,7 +17,6 @@ from img2seq.cli.arguments import (
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
-    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
@@ -88,7 +87,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     decoding = decoding_of(arguments)  # what is wrong is said before anything is loaded
     to_file = arguments.output not in (None, STANDARD_OUTPUT)
     form = _form(arguments, decoding.n_best, to_file=to_file)
-    check_model_can_run(arguments.run_folder)
     from pathlib import Path
 
     with collector_paused():
@@ -122,7 +120,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         n_captions=decoding.n_best, own_ids=own_ids,
     )  # fmt: skip
     with CaptionOutput(output, layout, resume=arguments.resume) as file, _gallery(arguments.html) as gallery:
-        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner = Captioner.load(
+            arguments.run_folder,
+            device=arguments.device,
+            batch_size=arguments.batch_size,
+            precision=arguments.precision,
+        )
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         if not one_file:
             captioner.prepare_for_many()

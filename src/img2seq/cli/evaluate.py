@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from img2seq.cli.arguments import (
     Verbs,
     add_decoding_arguments,
     add_read_arguments,
     add_verb,
-    check_model_can_run,
     decoding_of,
     read_options_of,
     set_run,
 )
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
+
+if TYPE_CHECKING:
+    from img2seq.evaluation.scored import Evaluated
+    from img2seq.inference.captioner import Captioner
 from img2seq.run.hub import is_on_hub
 
 
@@ -79,8 +84,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --results needs --output DIR")
     if arguments.images is not None and arguments.captions is None:
         raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
-    if arguments.run_folder is not None:
-        check_model_can_run(arguments.run_folder)
     options = read_options_of(arguments)
     from pathlib import Path
 
@@ -101,22 +104,38 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         )  # fmt: skip
     else:
         with collector_paused():
-            from img2seq.evaluation.evaluate_run import evaluate_run, inputs_of_run
             from img2seq.inference.captioner import Captioner
             from img2seq.progress import Announcer
 
-        captioner = Captioner.load(arguments.run_folder, device=arguments.device, batch_size=arguments.batch_size)
+        captioner = Captioner.load(
+            arguments.run_folder,
+            device=arguments.device,
+            batch_size=arguments.batch_size,
+            precision=arguments.precision,
+        )
+        evaluate, inputs = _ways(captioner)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
-        made_from = inputs_of_run(
+        made_from = inputs(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions,
             images_folder=arguments.images, document_frequency=arguments.document_frequency, options=options,
         )  # fmt: skip
         scored.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
-        found = evaluate_run(
+        found = evaluate(
             captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
             document_frequency=arguments.document_frequency, options=options, announce=Announcer(bars=sys.stderr.isatty()),
         )  # fmt: skip
     scored.write_evaluation(found, folder, made_from)
     print(f"{scored.table(found)}\n\nreport: {folder / 'report.html'}")
     return 0
+
+
+def _ways(captioner: Captioner) -> tuple[Callable[..., Evaluated], Callable[..., dict[str, Any]]]:
+    """Return what evaluates a run or an export, and what tells what it is made from."""
+    if captioner.loaded.trained is None:
+        from img2seq.evaluation.evaluate_export import evaluate_export, inputs_of_export
+
+        return evaluate_export, inputs_of_export
+    with collector_paused():
+        from img2seq.evaluation.evaluate_run import evaluate_run, inputs_of_run
+    return evaluate_run, inputs_of_run

@@ -14,15 +14,18 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from img2seq import __version__, extras
-from img2seq.cli import caption, compare, config, data, demo, evaluate, export, init, runs, serve, train
-from img2seq.cli.arguments import Parser
-from img2seq.config.overrides import NO_INPUTS
 from img2seq.errors import ConfigError, Img2SeqError, did_you_mean, shown
+from img2seq.model.cpu.collector import collector_paused
 
-VERBS = (init, train, caption, serve, evaluate, compare, export, runs, config, data, demo)
+if TYPE_CHECKING:
+    from img2seq.cli.arguments import Parser
+
+VERBS = ("init", "train", "caption", "serve", "evaluate", "compare", "export", "runs", "config", "data", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,8 +63,10 @@ def run(arguments: list[str]) -> int:
         return 2
 
 
-def build_parser() -> Parser:
-    """Return the parser of all verbs."""
+def build_parser(verbs: Sequence[str] = VERBS) -> Parser:
+    """Return the parser of these verbs."""
+    from img2seq.cli.arguments import Parser
+
     parser = Parser(
         prog="img2seq",
         description="Train, measure and ship models that turn an image into a sequence of words.",
@@ -69,9 +74,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"img2seq {__version__}")
     parser.set_defaults(run=_print_help, parser=parser, takes_overrides=False, needs=())
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    for verb in VERBS:
-        verb.add_parser(verbs)
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    for verb in verbs:
+        import_module(f"img2seq.cli.{verb}").add_parser(subparsers)
     return parser
 
 
@@ -81,7 +86,14 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         ConfigError: for an argument that the verb does not take.
     """
-    known, rest = build_parser().parse_known_args(arguments)
+    named = [verb for verb in VERBS if arguments[:1] == [verb]]
+    with collector_paused():
+        parser = build_parser(named or VERBS)
+    known, rest = parser.parse_known_args(arguments)
+    if not rest:
+        return known, []
+    from img2seq.config.overrides import NO_INPUTS
+
     overrides = []
     for text in rest:
         is_override = (text.startswith("--") and "." in text.partition("=")[0]) or text == f"--{NO_INPUTS}"

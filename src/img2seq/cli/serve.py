@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from img2seq.cli.arguments import Verbs, add_verb, check_model_can_run, device, set_run, whole_number
-from img2seq.config.globals import DEVICES
+from img2seq.cli.arguments import Verbs, add_verb, device, set_run, whole_number
+from img2seq.config.devices import DEVICES
 from img2seq.config.ranges import names_in_words
 from img2seq.errors import ConfigError, Img2SeqError
 from img2seq.extras import SERVE
@@ -94,8 +94,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     # What is wrong with one is said before anything is started; what is on the hub is fetched once.
     names = {name: str(captioning_folder(folder)) for name, folder in names_of(arguments.runs).items()}
-    for folder in names.values():
-        check_model_can_run(folder)
     keys = _keys(arguments.api_key_file)
     fetch = Fetcher(arguments.allow_url) if arguments.allow_url else no_urls
     limits = Limits(

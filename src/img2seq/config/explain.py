@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from img2seq.config.globals import DEVICES, nearest_device
+from img2seq.config.devices import DEVICES, nearest_device
 from img2seq.config.ranges import limits, names_in_words, range_in_words
 from img2seq.config.schema import REFUSED, Experiment
 from img2seq.config.yaml_reader import Document, Path_, dotted

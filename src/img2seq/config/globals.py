@@ -7,19 +7,12 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from img2seq.config.decoding import with_default
+from img2seq.config.devices import DEVICE_PATTERN
 from img2seq.config.phases import Phase, SelfCritical
 from img2seq.config.section import MOST, Section, neutral
-from img2seq.errors import did_you_mean, shown, shown_all
+from img2seq.errors import shown, shown_all
 
-DEVICES = ["cpu", "cuda", "cuda:N", "mps", "auto"]
 SectionT = TypeVar("SectionT", bound=Section)
-DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"
-
-
-def nearest_device(text: str) -> str:
-    """Return " Did you mean 'cuda'?" for a name that is none of a device, or "" where none is near."""
-    return " Did you mean 'cuda'?" if text.lower().startswith("gpu") else did_you_mean(text, DEVICES)
-
 
 # One line a field reads like the table it is.
 # fmt: off

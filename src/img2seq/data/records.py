@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from img2seq.config.globals import BasicExperiment
 from img2seq.data.picture import Picture
 from img2seq.data.text import clean_name, is_utf8
 from img2seq.errors import DataError, did_you_mean, listed, shown
+
+if TYPE_CHECKING:
+    from img2seq.config.globals import BasicExperiment
 
 EXTENSIONS = frozenset(
     (

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from img2seq.errors import DataError
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 LOCK_TIMEOUT_S = 600
 SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system (FAT): a younger file may change and look the same
@@ -87,7 +90,9 @@ class RowStore:
         return all(os.access(path, os.W_OK) for path in (self.folder, index) if path.exists())
 
     @contextmanager
-    def _index(self) -> Iterator[sqlite3.Connection]:
+    def _index(self) -> Iterator[Connection]:
+        import sqlite3  # no part of captioning: pictures know only the state of a file from here
+
         path = self.folder / "index.sqlite"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

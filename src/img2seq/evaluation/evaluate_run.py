@@ -19,15 +19,10 @@ from img2seq.data.sources.content import GUESSED, is_pattern
 from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
-from img2seq.evaluation.scored import Evaluated, not_a_file, read_document_frequency
+from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
 from img2seq.inference.captioner import Captioner
-from img2seq.metrics import score
-from img2seq.metrics.diversity import measure_diversity
-from img2seq.metrics.most_frequent import most_frequent
 from img2seq.progress import Announcer
-from img2seq.report.constant import against_constant
 from img2seq.run.folder import read_json
-from img2seq.run.results import digests_by_name
 from img2seq.training.validation import image_losses
 
 LOSS_BATCH = 64
@@ -46,20 +41,14 @@ def inputs_of_run(
     """Return what an evaluation of a run is made from: the checkpoint, settings, and digests of the files that are read."""
     trained = captioner.trained
     captions = Path(captions_file or trained.config.output.output_info.output_source)
-    files = {
-        "checkpoint": trained.checkpoint.path / "manifest.json",
-        "captions": captions,
-        **({} if document_frequency is None else {"document_frequency": Path(document_frequency)}),
-    }
     return {
         "data": "captions" if captions_file else f"{split or 'valid'} split",
         **({"split": split} if captions_file and split else {}),
-        **({} if options == GUESSED else {"read_as": options.model_dump()}),
-        **not_a_file(captions),
-        "images": None if images_folder is None else str(Path(images_folder).resolve()),
-        **asdict(decoding),
-        **digests_by_name(files),
-    }
+        **inputs_of_captions(
+            trained.checkpoint.path / "manifest.json", captions, decoding,
+            images_folder=images_folder, document_frequency=document_frequency, options=options,
+        ),
+    }  # fmt: skip
 
 
 def evaluate_run(
@@ -112,15 +101,9 @@ def evaluate_run(
             written = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
             captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
-    frequency = read_document_frequency(document_frequency)
-    scores = score(captions, references, document_frequency=frequency)
-    cider = {i: scores.per_image[i]["cider_d"] for i in ids}
-    constant = against_constant(cider, references, most_frequent(training), frequency)
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
     extra["data"] = " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split"
-    diversity = measure_diversity(captions, training_captions=training or None)
-    own = {i: name for i in ids if (name := found.results_id(i)) != i}
-    return Evaluated(scores, captions, references, files, extra, diversity, constant, own)
+    return evaluated(found, captions, files, extra, training=training, document_frequency=document_frequency)
 
 
 def _references(
@@ -129,8 +112,9 @@ def _references(
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
     source = info.output_source
-    if (is_export := trained.run.export.is_file()) and captions_file is None:
-        raise RunError(f"{trained.run.path}: is an export, which holds no split; give --captions FILE --images FOLDER")
+    is_export = trained.run.export.is_file()
+    if captions_file is None and is_export:
+        raise without_split(trained.run.path)
     split_of_run = {} if is_export else read_json(trained.run.split)
     sides = {side: [clean_name(i) for i in ids] for side, ids in split_of_run.items()}  # early runs kept NFD
     own = _own_captions(trained, is_needed=captions_file is None)
@@ -140,17 +124,7 @@ def _references(
         else []
     )
     if captions_file is not None:
-        found = read_captions(captions_file, options)
-        announce.say("\n".join([found.summary, *found.notes]))
-        problems = Problems()
-        problems.add(f"row(s) of {captions_file} cannot be used", found.problems)
-        settle(problems, "error")
-        given = found.splits
-        side = split or ("valid" if len(set(given.values())) > 1 else None)  # all of what is of one side
-        ids = [i for i in found.captions if side is None or given.get(i) == side]
-        if not ids:
-            raise DataError(f"{captions_file}: expected images of the split {side}, found {found.summary}")
-        return found, ids, training
+        return *captions_of_file(captions_file, split, options, announce), training
     if own is None:
         raise RunError(f"{source}: the run's captions are not there; give --captions FILE --images FOLDER")
     split = split or "valid"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from img2seq.config.decoding import Decoding
 from img2seq.config.outputs import ReadOptions
 from img2seq.data.picture import Picture
+from img2seq.data.records import Problems, settle
 from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.read import CaptionsFound, read_captions
+from img2seq.errors import DataError, RunError
 from img2seq.metrics import Scores, score
 from img2seq.metrics.cider import DocumentFrequency
 from img2seq.metrics.diversity import Diversity, measure_diversity
 from img2seq.metrics.formats import read_pair
-from img2seq.report.constant import AgainstConstant
+from img2seq.metrics.most_frequent import most_frequent
+from img2seq.progress import Announcer
+from img2seq.report.constant import AgainstConstant, against_constant
 from img2seq.report.evaluation_page import METRIC_NAMES, Scored, evaluation_page
 from img2seq.report.gallery import thumbnail
 from img2seq.run.results import MADE_FROM, check_results_folder, digests_by_name
@@ -63,6 +69,39 @@ def inputs_of_results(
     return {**of_split, **said, **not_a_file(Path(references)), **digests_by_name(files)}
 
 
+def inputs_of_captions(
+    model: Path,
+    captions: Path,
+    decoding: Decoding,
+    *,
+    images_folder: str | None,
+    document_frequency: str | None,
+    options: ReadOptions,
+) -> dict[str, Any]:
+    """Return what an evaluation of a model is made from: settings, and digests of the files that are read.
+
+    Args:
+        model: a file that changes with the model.
+        captions: what is scored against.
+        decoding: how to search.
+        images_folder: where the images are said to be.
+        document_frequency: a saved file for CIDEr-D.
+        options: what is said of the format of the captions.
+    """
+    files = {
+        "checkpoint": model,
+        "captions": captions,
+        **({} if document_frequency is None else {"document_frequency": Path(document_frequency)}),
+    }
+    return {
+        **({} if options == GUESSED else {"read_as": options.model_dump()}),
+        **not_a_file(captions),
+        "images": None if images_folder is None else str(Path(images_folder).resolve()),
+        **asdict(decoding),
+        **digests_by_name(files),
+    }
+
+
 def not_a_file(captions: Path) -> dict[str, str]:
     """Return where captions are that have no digest: a folder, a pattern."""
     return {} if captions.is_file() else {"captions": str(captions.absolute())}
@@ -71,6 +110,57 @@ def not_a_file(captions: Path) -> dict[str, str]:
 def check_output(folder: Path, made_from: Mapping[str, Any], *, overwrite: bool) -> None:
     """Raise RunError where an evaluation may not be written: before the captions are made."""
     check_results_folder(folder, FILES, made_from, overwrite=overwrite)
+
+
+def without_split(folder: Path) -> RunError:
+    """Return what is said of an export that is to be evaluated on nothing."""
+    return RunError(f"{folder}: is an export, which holds no split; give --captions FILE --images FOLDER")
+
+
+def captions_of_file(
+    captions_file: str, split: str | None, options: ReadOptions, announce: Announcer
+) -> tuple[CaptionsFound, list[str]]:
+    """Return the captions of a file, and which of its images are of a side of its split: valid by default, or all. Raises DataError."""
+    found = read_captions(captions_file, options)
+    announce.say("\n".join([found.summary, *found.notes]))
+    problems = Problems()
+    problems.add(f"row(s) of {captions_file} cannot be used", found.problems)
+    settle(problems, "error")
+    given = found.splits
+    side = split or ("valid" if len(set(given.values())) > 1 else None)  # all of what is of one side
+    ids = [i for i in found.captions if side is None or given.get(i) == side]
+    if not ids:
+        raise DataError(f"{captions_file}: expected images of the split {side}, found {found.summary}")
+    return found, ids
+
+
+def evaluated(
+    found: CaptionsFound,
+    captions: dict[str, str],
+    pictures: dict[str, Picture],
+    extra: dict[str, Any],
+    *,
+    training: Sequence[str],
+    document_frequency: str | None,
+) -> Evaluated:
+    """Score a model's captions.
+
+    Args:
+        found: what is scored against.
+        captions: by image id.
+        pictures: by image id.
+        extra: further figures for metrics.json.
+        training: captions that the model was trained on, where they are known.
+        document_frequency: a saved file for CIDEr-D, in place of the references.
+    """
+    references = {image_id: found.captions[image_id] for image_id in captions}
+    frequency = read_document_frequency(document_frequency)
+    scores = score(captions, references, document_frequency=frequency)
+    cider = {i: scores.per_image[i]["cider_d"] for i in captions}
+    constant = against_constant(cider, references, most_frequent(training), frequency)
+    diversity = measure_diversity(captions, training_captions=training or None)
+    own = {i: name for i in captions if (name := found.results_id(i)) != i}
+    return Evaluated(scores, captions, references, pictures, extra, diversity, constant, own)
 
 
 def evaluate_results(

@@ -20,6 +20,7 @@ from PIL import Image
 
 from img2seq.build.trained import TrainedRun
 from img2seq.config.inputs import ImageInput
+from img2seq.config.load import load_config
 from img2seq.data.tokenizer import SPECIAL_TOKENS
 from img2seq.export.measured import HUB_METRICS, Measured, evaluations_of
 from img2seq.export.places import remove_places
@@ -69,7 +70,7 @@ def write_model_card(folder: Path, trained: TrainedRun, said: Said, *, name: str
     if (folder / "config.yaml").is_file():
         remove_places(folder)
     measured, n_others = evaluations_of(trained)
-    title = said.repository.partition("/")[2] if said.repository else _one_line(name)
+    title = said.repository.partition("/")[2] if said.repository else _one_line(name) or "model"
     figures = _figures(folder, trained)
     text = _front_matter(folder, said, measured, title) + _body(folder, trained, said, measured, n_others, title)
     write_text(folder / CARD, f"{text}<!-- img2seq sha256 {hashlib.sha256(text.encode()).hexdigest()} -->\n")
@@ -155,6 +156,7 @@ def _body(folder: Path, trained: TrainedRun, said: Said, measured: Sequence[Meas
         measured=[(one, Raw(one.decoding)) for one in measured],
         n_others=n_others,
         input=entry,
+        is_pretrained=entry.model.pretrained_model or entry.model.pretrained_weights not in (None, "random"),
         decoder=trained.config.output.model,
         text=trained.config.output.output_type_info,
         facts=trained.facts,
@@ -182,6 +184,8 @@ def _resized(entry: ImageInput) -> str:
 def _data_facts(trained: TrainedRun) -> list[str]:
     """Return what the run knows of its training data, a line each. An export, which has no split, knows less."""
     run, facts = trained.run, []
+    if load_config(run.config).globals.model.pretrained_checkpoint:
+        facts.append("began with the weights of another run, which was trained on data of its own")
     if run.split.is_file():
         split = read_json(run.split)
         words = {"train": "for training", "valid": "for validation", "test": "for testing"}
@@ -211,7 +215,7 @@ def markdown(text: str) -> Raw:
 def _one_line(text: str) -> str:
     """Return text without control characters and those that turn the direction of what follows."""
     kept = (char for char in " ".join(text.split()) if char.isprintable() or char in "\u200c\u200d")
-    return "".join(kept).strip() or "model"
+    return "".join(kept).strip()
 
 
 # --- figures -------------------------------------------------------------------------------------------------

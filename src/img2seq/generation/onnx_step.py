@@ -30,6 +30,12 @@ class OnnxDecoder:
     head_width: int
     most_tokens: int
 
+    @classmethod
+    def of(cls, session: OnnxSession, n_layers: int, n_heads: int, width: int, most_tokens: int) -> OnnxDecoder:
+        """Return a decoder of so many layers."""
+        kept = [f"{layer}.{kind}" for layer in range(n_layers) for kind in ("key", "value")]
+        return cls(session, kept, n_heads, width // n_heads, most_tokens)
+
 
 class OnnxStep:
     """A `Step` that answers with numpy arrays. A row's keys and values follow it when beams change places: at captions' lengths that costs little.

@@ -1,4 +1,4 @@
-"""Which pictures `img2seq caption` is given: files, folders, patterns, tables of paths, standard input."""
+"""Which pictures `img2seq caption` is given: files, folders, patterns, lists (whose formats a single picture does not wait for)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from img2seq.config.outputs import ReadOptions
-from img2seq.data.csv_rows import read_rows, row_problem
 from img2seq.data.picture import Picture
 from img2seq.data.records import EXTENSIONS, Problems, images_below, is_image_name, unread_pictures
-from img2seq.data.sources.content import GUESSED, Content, is_pattern
-from img2seq.data.sources.read import ARCHIVES, is_folder_of_shards, match_images, read_captions
-from img2seq.data.sources.table import table_text
+from img2seq.data.sources.content import ARCHIVES, GUESSED, Content, is_pattern
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, listed, shown, shown_all
 
@@ -104,6 +101,8 @@ def expand(
             lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in standard_input)
             yield from (with_home(line) for line in lines if line.strip())
         elif Path(path).is_dir():
+            from img2seq.data.sources.read import is_folder_of_shards
+
             is_source = is_folder_of_shards(Content(path))
             yield from (
                 _listed(path, images, options) if is_source else _pictures_below(path, warn, may_be_empty=by_pattern)
@@ -128,6 +127,9 @@ def _holds_paths(path: str) -> bool:
     """Tell whether a CSV file has the column `path`, or paths alone: all others are sources."""
     if not path.lower().endswith(".csv"):
         return False
+    from img2seq.data.csv_rows import read_rows
+    from img2seq.data.sources.table import table_text
+
     first = next(read_rows(Path(path), table_text(Content(path))), None)
     header = [name.strip() for name in first.values] if first is not None else []
     return "path" in header or bool(header and is_image_name(header[0]))
@@ -135,6 +137,8 @@ def _holds_paths(path: str) -> bool:
 
 def _listed(path: str, images: str | None, options: ReadOptions) -> Iterator[Listed]:
     """Yield the pictures of a source. Raises DataError, before the first one, listing all rows that cannot be used."""
+    from img2seq.data.sources.read import match_images, read_captions
+
     found = read_captions(path, options, captions_needed=False)
     problems = Problems()
     problems.add(f"row(s) of {path} cannot be used", found.problems)
@@ -170,6 +174,9 @@ def _paths_in_table(path: Path, images: str | None) -> Iterator[str]:
     Raises:
         DataError: before the first path, listing all rows that cannot be used: captioning may take hours.
     """
+    from img2seq.data.csv_rows import read_rows, row_problem
+    from img2seq.data.sources.table import table_text
+
     rows = list(read_rows(path, table_text(Content(path))))
     header = [name.strip() for name in rows[0].values] if rows else []
     if "path" in header:

@@ -17,14 +17,14 @@ from PIL import Image
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
-from img2seq.errors import ModelError
+from img2seq.errors import ConfigError, ModelError
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import Caption, Predictor
-from img2seq.run.captioning_folder import is_onnx_export
-from img2seq.run.hub import local_folder
+from img2seq.run.captioning_folder import captioning_folder, is_onnx_export
 
 if TYPE_CHECKING:
     from img2seq.build.trained import TrainedRun
+    from img2seq.run.onnx_folder import Precision
 
 ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
@@ -51,7 +51,13 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, run: str | PathLike[str], *, device: str = "auto", step: int | None = None, batch_size: int = 32
+        cls,
+        run: str | PathLike[str],
+        *,
+        device: str = "auto",
+        step: int | None = None,
+        batch_size: int = 32,
+        precision: Precision = "fp32",
     ) -> Captioner:
         """Load a run's best checkpoint, or an export.
 
@@ -60,15 +66,19 @@ class Captioner:
             device: cpu, cuda, cuda:N, mps or auto; an export for ONNX Runtime computes on the CPU.
             step: of the checkpoint, in place of the best one.
             batch_size: images captioned together.
+            precision: of an export for ONNX Runtime: fp32, or fp16 or int8 where it was written with them.
 
         Raises:
             RunError: if the run is incomplete or damaged.
+            Img2SeqError: if it needs PyTorch, which is not installed.
         """
-        folder = local_folder(run)
+        folder = captioning_folder(run)
         if is_onnx_export(folder):  # the other way needs torch, this one does without
             from img2seq.inference.from_export import captioning_export
 
-            return cls(captioning_export(folder, device=device, step=step), batch_size=batch_size)
+            return cls(captioning_export(folder, device=device, step=step, precision=precision), batch_size=batch_size)
+        if precision != "fp32":
+            raise ConfigError(f"precision: expected fp32 for a run, found {precision}")
         from img2seq.inference.from_run import captioning_run
 
         return cls(captioning_run(str(folder), device=device, step=step), batch_size=batch_size)

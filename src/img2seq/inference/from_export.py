@@ -30,6 +30,8 @@ def captioning_export(path: Path, *, device: str, step: int | None, precision: P
     tokenizer = read_onnx_tokenizer(folder, facts)
     if len(tokenizer) != facts.vocabulary:
         raise RunError(f"{folder.tokenizer}: expected {facts.vocabulary:,} tokens, found {len(tokenizer):,}")
+    if precision != "fp32" and not folder.decoder(precision).exists():
+        raise RunError(f"{path}: was exported without --{precision}")
     takes, gives = encoder_shapes(facts)
     encoder = _session(folder, folder.encoder(precision), takes, gives)
     takes, gives = decoder_shapes(facts)
@@ -43,7 +45,7 @@ def captioning_export(path: Path, *, device: str, step: int | None, precision: P
         tokenizer=tokenizer,
         specs={facts.input_name: facts.spec},
         model=OnnxModel(
-            encoder, OnnxDecoder(decoder, facts.kept, facts.n_heads, facts.head_width, facts.most_tokens), mean=facts.mean, std=facts.std
+            encoder, OnnxDecoder.of(decoder, facts.n_layers, facts.n_heads, facts.n_heads * facts.head_width, facts.most_tokens), mean=facts.mean, std=facts.std
         ),
     )  # fmt: skip
 

@@ -9,12 +9,15 @@ import torch
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import SpecialTokens
+from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
+from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
 from img2seq.generation.search import Hypothesis, search
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import leave_a_core
 from img2seq.model.cpu.few_rows import one_thread_for
-from img2seq.model.onnx_encoder import accelerate
+from img2seq.model.cpu.switch import is_on
+from img2seq.model.onnx_encoder import accelerate, is_installed
 
 
 class TorchModel:
@@ -22,13 +25,31 @@ class TorchModel:
 
     def __init__(self, model: CaptionModel):
         self.model = model
+        self.runtime: OnnxDecoder | None = None  # see `prepare_decoder`
 
     def prepare_for_many(self) -> bool:
-        """See `predictor.CaptioningModel`."""
-        return all(accelerate(self.model.encoder(name)) for name in self.model.encoders)
+        """See `predictor.CaptioningModel`. The weights must not change any more."""
+        return all([self.prepare_decoder(), *(accelerate(self.model.encoder(name)) for name in self.model.encoders)])
+
+    def prepare_decoder(self) -> bool:
+        """Let the decoder answer through ONNX Runtime from now on; return whether it does. It takes a fraction of a second.
+
+        Its weights must not change any more. It stays with torch on other devices, without `img2seq[fast]`, without a memory, and where the runtime
+        does not give the same logits.
+        """
+        model = self.model
+        if (
+            self.runtime is None
+            and is_on("onnx_decoder")
+            and model.device.type == "cpu"
+            and model.encoders
+            and is_installed()
+        ):
+            self.runtime = fast_decoder(model.decoder.eval(), model.n_places)
+        return self.runtime is not None
 
     def leave_a_core(self) -> None:
-        """Compute on one core fewer."""
+        """See `predictor.CaptioningModel`."""
         leave_a_core()
 
     def search(
@@ -48,6 +69,11 @@ class TorchModel:
                 pixels={name: torch.as_tensor(values).to(device) for name, values in pixels.items()},
                 features={name: torch.as_tensor(values).to(device) for name, values in features.items()},
             )
+            if self.runtime is not None and memory is not None:
+                by_layer, threads = model.decoder.memory_by_layer(memory), torch.get_num_threads()
+                return search_side_by_side(
+                    self.runtime, by_layer, decoding, special, names=names, beginnings=beginnings, threads=threads
+                )
         step = ModelStep(model.decoder, memory, n_images=len(names))
         with one_thread_for(len(names) * decoding.n_rows, device):
             return search(step, decoding, special, beginnings=beginnings, names=names)

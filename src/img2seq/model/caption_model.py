@@ -38,6 +38,11 @@ class CaptionModel(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.bias.device
 
+    @property
+    def n_places(self) -> int:
+        """Return P: places of the memory, of all inputs."""
+        return sum(self.encoder(name).n_places for name in self.encoders)
+
     def encoder(self, input_name: str) -> ImageEncoder:
         """Return the encoder of an input."""
         encoder = self.encoders[input_name]

@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from img2seq.model.cpu.switch import is_on
@@ -139,6 +141,15 @@ class Decoder(nn.Module):
             keys, values = kv.unbind()
             pairs.append((keys, values))
         return pairs
+
+    def memory_by_layer(self, memory: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Return what `onnx_decoder.decoder_graph` reads of a (B, P, D) memory: each layer's keys and values, (B, D, P) each."""
+        kinds = ("key", "value")
+        return {
+            f"memory.{n}.{kind}": values.transpose(2, 3).flatten(1, 2).contiguous().numpy()
+            for n, pair in enumerate(self.memory_keys_values(memory))
+            for kind, values in zip(kinds, pair, strict=True)
+        }
 
     def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Return (N, D) outputs for (N,) tokens at (N,) positions; `logits` turns them into scores."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from img2seq.config.model_sections import ModelSections
-from img2seq.config.yaml_reader import read_yaml
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
 from img2seq.run.hub import local_folder
+
+if TYPE_CHECKING:
+    from img2seq.config.model_sections import ModelSections
 
 
 class RunFolder:
@@ -66,6 +65,11 @@ def read_model_sections(run: RunFolder) -> ModelSections:
         ConfigError: if the file is not plain YAML.
         RunError: if it is not the configuration of a run.
     """
+    from pydantic import ValidationError
+
+    from img2seq.config.model_sections import ModelSections  # an export for ONNX Runtime has neither YAML nor a schema
+    from img2seq.config.yaml_reader import read_yaml
+
     data = read_yaml(run.config).data
     try:
         return ModelSections.model_validate({name: data.get(name, []) for name in ModelSections.model_fields})

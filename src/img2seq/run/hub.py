@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from img2seq.errors import RunError, shown
 
@@ -75,9 +75,19 @@ def fetch(name: str) -> Path:
 
 def _snapshot(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    found = snapshot_download(repository, revision=revision, allow_patterns=list(files), library_name="img2seq")
-    return Path(found)
+    class Bar(tqdm):
+        """A bar where somebody watches: none in a log."""
+
+        def __init__(self, *arguments: Any, **options: Any):
+            super().__init__(*arguments, **{"disable": None} | options)  # type: ignore[no-untyped-call]
+
+    return Path(
+        snapshot_download(
+            repository, revision=revision, allow_patterns=list(files), library_name="img2seq", tqdm_class=Bar
+        )
+    )
 
 
 def _why(error: BaseException, repository: str, revision: str | None) -> str:
@@ -87,7 +97,7 @@ def _why(error: BaseException, repository: str, revision: str | None) -> str:
     hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        return f"it is not in {cache}, and HF_HUB_OFFLINE keeps it from being fetched"
+        return f"it is not whole in {cache}, and HF_HUB_OFFLINE keeps it from being fetched"
     if isinstance(cause, errors.RevisionNotFoundError):
         return f"{hub}/{repository} has no revision {shown(revision)}"
     if isinstance(cause, errors.GatedRepoError):

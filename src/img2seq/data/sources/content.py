@@ -16,6 +16,7 @@ from img2seq.config.outputs import ReadOptions
 from img2seq.data.csv_rows import decode_text, file_content
 from img2seq.errors import DataError, did_you_mean, shown
 
+ARCHIVES = (".tar", ".parquet")  # that hold pictures
 HEAD_BYTES = 4096
 MOST_SHARDS = 100_000
 _SIGNATURES = {

@@ -34,7 +34,7 @@ from img2seq.data.sources import (
     table,
     webdataset,
 )
-from img2seq.data.sources.content import GUESSED, Content
+from img2seq.data.sources.content import ARCHIVES, GUESSED, Content
 from img2seq.data.sources.source import Record, Source
 from img2seq.data.sources.splits import SIDES, side_of
 from img2seq.errors import DataError, listed, shown, shown_all
@@ -45,9 +45,6 @@ FORMATS = [
     image_folder.FORMAT, webdataset.FORMAT, parquet.FORMAT, sidecar.FORMAT, json_lines.FORMAT, llava.FORMAT, blip.FORMAT,
     karpathy.FORMAT, coco_annotations.FORMAT, caption_lists.FORMAT, flickr_tokens.FORMAT, table.FORMAT,
 ]  # fmt: skip
-
-
-ARCHIVES = (".tar", ".parquet")  # that hold pictures
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ SpeedUp = Literal[
     "decoding_layout",  # linear weights kept by input while decoding
     "collector",  # imports with Python's garbage collector paused
     "onnx_encoder",  # frozen encoders through ONNX Runtime
+    "onnx_decoder",  # captions through ONNX Runtime
 ]
 NAMES: tuple[SpeedUp, ...] = get_args(SpeedUp)
 

@@ -1,0 +1,87 @@
+"""`img2seq evaluate EXPORT`: caption a data set without torch and score the captions. The loss is the run's to measure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from img2seq.config.decoding import Decoding
+from img2seq.config.outputs import ReadOptions
+from img2seq.data.image import Pixels, decode
+from img2seq.data.picture import picture_bytes
+from img2seq.data.pixels import map_in_threads
+from img2seq.data.records import Problems, settle
+from img2seq.data.sources.content import GUESSED
+from img2seq.data.sources.read import match_images
+from img2seq.errors import DataError
+from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
+from img2seq.inference.captioner import Captioner
+from img2seq.progress import Announcer
+from img2seq.run.onnx_folder import OnnxFolder
+
+READERS = 2
+
+
+def inputs_of_export(
+    captioner: Captioner,
+    decoding: Decoding,
+    *,
+    split: str | None,
+    captions_file: str | None,
+    images_folder: str | None,
+    document_frequency: str | None,
+    options: ReadOptions = GUESSED,
+) -> dict[str, Any]:
+    """Return what an evaluation of an export is made from. Raises RunError where it is not said on which captions."""
+    folder = OnnxFolder(captioner.loaded.path)
+    if captions_file is None:
+        raise without_split(folder.path)
+    made_from = inputs_of_captions(
+        folder.export, Path(captions_file), decoding,
+        images_folder=images_folder, document_frequency=document_frequency, options=options,
+    )  # fmt: skip
+    return {"data": "captions", **({"split": split} if split else {}), **made_from}
+
+
+def evaluate_export(
+    captioner: Captioner,
+    decoding: Decoding,
+    *,
+    split: str | None = None,
+    captions_file: str | None = None,
+    images_folder: str | None = None,
+    document_frequency: str | None = None,
+    options: ReadOptions = GUESSED,
+    announce: Announcer,
+) -> Evaluated:
+    """Caption a data set and score the captions; arguments and errors are those of `evaluate_run`."""
+    if captions_file is None:
+        raise without_split(captioner.loaded.path)
+    found, ids = captions_of_file(captions_file, split, options, announce)
+    problems, folder = Problems(), images_folder or captions_file
+    files, _ = match_images(found, ids, folder, captioner.input_name, problems, captions_file)
+    settle(problems, "error")
+    captions: dict[str, str] = {}
+    broken: list[str] = []
+
+    def read(image_id: str) -> Pixels | None:
+        try:
+            return decode(picture_bytes(files[image_id], captioner.spec), captioner.spec, str(files[image_id]))
+        except DataError as error:
+            broken.append(str(error))
+            return None
+
+    with announce.bar("captioning", len(ids)) as advance:
+        for start in range(0, len(ids), captioner.batch_size):
+            part = ids[start : start + captioner.batch_size]
+            pixels = list(map_in_threads(read, part, READERS))
+            if not broken:  # all that are broken are listed, and nothing is captioned in vain
+                written = captioner.caption_pixels([p for p in pixels if p is not None], decoding, names=part)
+                captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
+            advance(len(part))
+    problems.add(f"image(s) in {folder} cannot be used", broken)
+    settle(problems, "error")
+    extra = {"step": captioner.loaded.step, "decoding": asdict(decoding)}
+    extra["data"] = " ".join(filter(None, (captions_file, split)))
+    return evaluated(found, captions, files, extra, training=(), document_frequency=document_frequency)
