@@ -283,6 +283,7 @@ KERNELS = {  # by speed-up: what it is, and what a library has for it
     "collector": ("imports with the garbage collector paused (`model/cpu/collector.py`)", "the standard library's `gc`"),
     "decoding_layout": ("linear weights kept by input while decoding (`model/decoder.py`)", "weights packed by oneDNN, below"),
     "onnx_encoder": ("frozen encoders through ONNX Runtime (`model/onnx_encoder.py`)", "it is a library; ours are the export and the check"),
+    "onnx_decoder": ("captions through ONNX Runtime (`model/onnx_decoder.py`, `generation/onnx_step.py`)", "it is a library; ours are the graph and the check"),
     "threads": ("threads that decode images and prepare batches: `dataloader_workers`, a setting", "the standard library's pool"),
 }  # fmt: skip
 
@@ -331,6 +332,22 @@ KEPT: dict[str, str] = dict.fromkeys(
     ("winograd", "attention_products", "dropout"),
     "not by what it brings here, on one processor: without it runs begun before are resumed to other bits",
 )
+
+
+def rewards() -> list[str]:
+    """Return how long the reward of sampled captions takes."""
+    found = result("rewards")
+    if not found:
+        return []
+    step = next(name.rpartition("_")[2] for name in found if name.startswith("seconds_in_steps_of_"))
+    return [
+        "## Rewards of sampled captions",
+        "",
+        f"`python -m benchmarks rewards`: CIDEr-D with the end token of {found['samples']:,} samples against {found['references_per_image']} references each, from text: "
+        f"{found['seconds_at_once']:.1f} s at once ({found['seconds_of_the_processor_at_once']:.1f} s of the processor: other programs ran beside it), {found[f'seconds_in_steps_of_{step}']:.1f} s {step} at a time,",
+        f"on one thread; {found['largest_difference_from_cider_d']:.0e} from the function that `evaluate` uses. Counting the references takes {found['seconds_preparing_references']:.1f} s, once.",
+        "",
+    ]
 
 
 def neighbours() -> list[str]:
@@ -460,6 +477,7 @@ def page() -> str:
         *serving(),
         *growth(),
         *kernels(),
+        *rewards(),
         *neighbours(),
         "## What made training fast besides",
         "",

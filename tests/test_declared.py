@@ -17,7 +17,11 @@ OF_OTHER_ENVIRONMENTS = {
     "benchmarks/timed",  # the peers' own
     "tests/fuzz_requests.py",  # by hand, with schemathesis
 }
-PARTS = {"pydantic_core": "pydantic", "starlette": "fastapi"}  # which pin them, and hand on their names
+PARTS = {
+    "pydantic_core": "pydantic",
+    "starlette": "fastapi",
+    "mlflow": "mlflow-skinny",
+}  # which pin them, and hand on their names
 
 
 def imported(path: Path) -> set[str]:
@@ -59,7 +63,8 @@ def test_what_is_imported_is_declared() -> None:
     distributions, missing = packages_distributions(), set()
     for path in files():
         for name in imported(path) - set(sys.stdlib_module_names) - ours:
-            of = {plain(distribution) for distribution in distributions.get(PARTS.get(name, name), [name])}
+            known_as = PARTS.get(name, name)
+            of = {plain(distribution) for distribution in distributions.get(known_as, [known_as])}
             if not of & (for_users if path.is_relative_to(ROOT / "src") else for_users | for_developers):
                 missing.add(f"{path.relative_to(ROOT)}: {name}")
     assert not missing, sorted(missing)

@@ -11,7 +11,8 @@ MODEL = ("torch", "torchvision", "timm", "safetensors")  # to compute with a run
 TRAIN = (*MODEL, "matplotlib", "tensorboardX")
 SERVE = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 FAST = ("onnx",)  # to write graphs; what computes them is in the core
-PACKAGES = {"train": TRAIN, "serve": SERVE, "fast": FAST}
+LOGGERS = ("wandb", "mlflow")
+PACKAGES = {"train": TRAIN, "serve": SERVE, "fast": FAST, "loggers": LOGGERS}
 _NAMES = {"torch": "PyTorch"}
 
 

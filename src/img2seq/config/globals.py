@@ -130,6 +130,7 @@ class VisualizationLogging(Section):
     plot_skip_steps: int = Field(200, ge=0, le=MOST, description="First steps left out of the training curves, where the loss falls too steeply to see the rest; at most a tenth of the run is left out.")
     no_pbar: bool = Field(False, description="Hide the progress bar.")
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field("info", description="The least severe message that is shown.")
+    loggers: list[Literal["wandb", "mlflow"]] = Field([], description="Ours. Other programs that get the figures and sampled captions that TensorBoard and the run folder get: Weights & Biases (offline with WANDB_MODE=offline), MLflow (into the run folder, or to MLFLOW_TRACKING_URI). Needs img2seq[loggers].")
     save_model_diagram: bool = neutral(False, "model.txt in the run folder lists every layer with its parameters.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +18,7 @@ from img2seq.model.caption_model import CaptionModel
 from img2seq.model.weights import first_line
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
+from img2seq.report.gallery import Sample
 from img2seq.report.run_state import SCORES, describe_evaluation
 from img2seq.report.verdict import findings, next_commands
 from img2seq.run.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ from img2seq.run.folder import RunFolder
 from img2seq.run.tables import read_history
 from img2seq.run.write import write_table
 from img2seq.training.finish import write_gallery, write_losses, write_summary
+from img2seq.training.loggers import Logger, open_logger
 from img2seq.training.phases import TrainingPhase
 from img2seq.training.samples import SampleWriter
 from img2seq.training.state import TrainState
@@ -56,6 +58,8 @@ class Recorder:
         self._columns: dict[Path, list[str]] = {}
         self._events: Any = None
         self._has_events = True
+        self._loggers: dict[str, Logger] = {}
+        self.sample_writer.also = self._log_samples
         self._warnings: set[str] = set()
 
     def begin(self, step: int, rate: Callable[[int], float], *, evaluated: bool = False) -> None:
@@ -73,6 +77,9 @@ class Recorder:
             self._columns[path] = list(dict.fromkeys([*columns, *(rows[0] if rows else [])]))
             write_table(path, self._columns[path], rows)
         self._train_file = self.run.history_train.open("a", encoding="utf-8", newline="")
+        for name in dict.fromkeys(options.visualization_logging.loggers):
+            with self._warned(f"nothing is sent to {name}"):
+                self._loggers[name] = open_logger(name, self.run, self.config)
         if self.config.globals.lr_schedule.plot_lr_schedule and step == 0:
             steps = np.unique(np.linspace(1, self.n_steps, CURVE_POINTS).astype(np.int64)).tolist()
             with self._warned("the learning rate is not drawn"):
@@ -162,7 +169,19 @@ class Recorder:
         figure = draw_losses([read_curve(self.run)], title=self.run.name, skip_steps=skip)
         save_figure(figure, self.run.figures / "training_curve_LOSS", formats=formats)
 
+    def _to_loggers(self, send: Callable[[Logger], None]) -> None:
+        """Tell all that follow the run; who fails is told nothing any more."""
+        for name, logger in list(self._loggers.items()):
+            del self._loggers[name]
+            with self._warned(f"nothing more is sent to {name}"):
+                send(logger)
+                self._loggers[name] = logger
+
+    def _log_samples(self, samples: Sequence[Sample], step: int) -> None:
+        self._to_loggers(lambda logger: logger.captions(samples, step))
+
     def _event(self, name: str, value: float, step: int) -> None:
+        self._to_loggers(lambda logger: logger.scalar(name, value, step))
         if not self._has_events:
             return
         self._has_events = False  # where one cannot be written, none is tried again
@@ -207,6 +226,8 @@ class Recorder:
 
     def close(self) -> None:
         """Flush and close all files."""
+        self._to_loggers(lambda logger: logger.close())
+        self._loggers.clear()
         if self._train_file is not None:
             self._train_file.close()
             self._train_file = None

@@ -50,6 +50,7 @@ class SampleWriter:
         self.specs = image_specs(config.inputs)
         self.place_of = {image_id: place for place, image_id in enumerate(prepared.valid.image_ids)}
         self._warned_of_pictures = self._looked_for_letters = False
+        self.also: Callable[[list[Sample], int], None] = lambda samples, step: None  # who else gets samples
 
     def write(self, step: int, model: CaptionModel) -> None:
         """Caption by sampling, and write what came of it.
@@ -145,6 +146,7 @@ class SampleWriter:
                 "inputs": f"auto/{n}_inputs",
                 "index": n,
             }
+        self.also(samples, step)
         if not self._looked_for_letters and (
             lacking := letters_without_font("".join(t for s in samples for t in s.true))
         ):
