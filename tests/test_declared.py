@@ -17,7 +17,11 @@ OF_OTHER_ENVIRONMENTS = {
     "benchmarks/timed",  # the peers' own
     "tests/fuzz_requests.py",  # by hand, with schemathesis
 }
-PARTS = {"pydantic_core": "pydantic", "starlette": "fastapi"}  # which pin them, and hand on their names
+PARTS = {
+    "pydantic_core": "pydantic",
+    "starlette": "fastapi",
+    "mlflow": "mlflow-skinny",
+}  # which pin them, and hand on their names
 
 
 def imported(path: Path) -> set[str]:
@@ -46,14 +50,21 @@ def plain(name: str) -> str:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    declared = {plain(re.split(r"[\[<>=!~ ;]", line)[0]) for line in lines} | {"img2seq"}
+    extras = project["optional-dependencies"]
+    for_users, for_developers = (
+        {plain(re.split(r"[\[<>=!~ ;]", line)[0]) for line in lines}
+        for lines in (
+            [*project["dependencies"], *(line for name in extras if name != "dev" for line in extras[name])],
+            extras["dev"],
+        )
+    )
     ours = {path.stem for path in files()} | {path.name for path in ROOT.iterdir()} | {"img2seq"}
     ours |= {path.parent.name for path in files()}
     distributions, missing = packages_distributions(), set()
     for path in files():
         for name in imported(path) - set(sys.stdlib_module_names) - ours:
-            of = {plain(distribution) for distribution in distributions.get(PARTS.get(name, name), [name])}
-            if not of & declared:
+            known_as = PARTS.get(name, name)
+            of = {plain(distribution) for distribution in distributions.get(known_as, [known_as])}
+            if not of & (for_users if path.is_relative_to(ROOT / "src") else for_users | for_developers):
                 missing.add(f"{path.relative_to(ROOT)}: {name}")
     assert not missing, sorted(missing)

@@ -24,6 +24,7 @@ from img2seq.errors import ConfigError, Img2SeqError, ModelError, RunError
 from img2seq.export import onnx_files
 from img2seq.export.export_run import export_run
 from img2seq.inference.predictor import Caption
+from img2seq.model import onnx_decoder
 from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
 from img2seq.run.onnx_folder import SECTION, OnnxFolder
@@ -100,11 +101,11 @@ def test_without_torch_it_captions_scores_and_serves(
 ) -> None:
     texts = tmp_path / "captions.csv"
     captions = run.parent / "captions.csv"
-    of = ["--captions", captions, "--images", images, "--output", tmp_path / "scores"]
+    of: list[str | Path] = ["--captions", captions, "--images", images, "--output", tmp_path / "scores"]
     done = in_the_core(
         ["caption", exported, *pictures, "--output", texts, "--html", tmp_path / "page.html"],
         ["evaluate", exported, *of],
-        ["evaluate", exported],
+        ["evaluate", str(exported)],
     )
     assert [one.code for one in done] == [0, 0, 2], done
     assert "holds no split; give --captions FILE --images FOLDER" in done[2].err
@@ -179,7 +180,7 @@ def onnx_session(folder: Path) -> Any:
 
 
 def test_captions_that_differ_are_no_export(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = onnx_files.decoder_graph
+    real = onnx_decoder.decoder_graph
 
     def wrong(decoder: Any, *, merged: bool) -> bytes:
         model = onnx.load_from_string(real(decoder, merged=merged))
@@ -337,6 +338,21 @@ def test_what_is_changed_in_it_is_found(own_export: Path) -> None:
     without_graphs(own_export)
     with pytest.raises(RunError, match=r"decoder_model_merged\.onnx: cannot be read: No such file"):
         Captioner.load(own_export)
+
+
+def test_its_state_is_shown_and_its_files_are_verified(own_export: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["runs", "show", str(own_export)]) == 0
+    shown = capsys.readouterr().out
+    assert "exported for ONNX Runtime" in shown
+    assert "int8 equal" in shown
+    assert cli.run(["runs", "verify", str(own_export)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("  ok ") == len(read_json(own_export / "export.json")["sha256"])
+    (own_export / "generation_config.json").write_text("{}")
+    cut(own_export / "onnx/encoder_model_fp16.onnx")
+    (own_export / "tokenizer.json").unlink()
+    assert cli.run(["runs", "verify", str(own_export)]) == 2
+    assert capsys.readouterr().out.count("  BAD  ") == 3
 
 
 def test_it_computes_on_the_cpu_and_has_one_step(exported: Path) -> None:

@@ -22,6 +22,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
 from img2seq.generation.search import search
 from img2seq.inference import predictor as predicting
+from img2seq.inference import torch_model
 from img2seq.inference.from_run import longest_trained
 from img2seq.progress import Announcer
 
@@ -342,7 +343,7 @@ def test_many_rows_are_searched_some_images_at_a_time(run: Path, images: Path, m
         searched.append(step.n_images * decoding.n_rows)
         return search(step, decoding, *arguments, **more)
 
-    monkeypatch.setattr(predicting, "search", seen)
+    monkeypatch.setattr(torch_model, "search", seen)
     for most, rows in ((8192, [28]), (8, [8, 8, 8, 4]), (1, [4] * 7)):
         monkeypatch.setattr(predicting, "MAX_ROWS", most)
         searched.clear()

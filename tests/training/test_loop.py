@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -143,6 +144,11 @@ VARIANTS = {
         "outputs.captions.model_config.model_init_config.num_layers=1",
     ],
     "cached features, flips": [*CACHED, "inputs.photo.input_type_info.horizontal_flip=true"],
+    "scores of captions": [
+        "globals.evaluation_checkpoint.caption_metrics.method=beam",
+        "globals.evaluation_checkpoint.best_by=cider_d",
+        "globals.evaluation_checkpoint.sample_interval=1",
+    ],
     "windows": [
         "outputs.captions.output_type_info.max_length=4",
         "outputs.captions.output_type_info.sampling_strategy_if_longer=uniform",
@@ -184,9 +190,9 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(
     assert n_stops == 4
     assert_same_weights(whole, stopped)
     assert losses(whole) == losses(stopped)
-    assert [r["valid_loss"] for r in read_table(whole.history_valid)] == [
-        r["valid_loss"] for r in read_table(stopped.history_valid)
-    ]
+    histories = [read_table(run.history_valid) for run in (whole, stopped)]
+    for column in ("valid_loss", "cider_d", "bleu_4", "distinct"):
+        assert [row.get(column) for row in histories[0]] == [row.get(column) for row in histories[1]]
 
 
 def test_accumulated_batches_train_as_one_large_batch(tiny: Path) -> None:
@@ -272,9 +278,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny: Path, m
     real = CrossEntropy.prepare, CrossEntropy.loss_sum
     calls = []
 
-    def prepare(objective: CrossEntropy, model: CaptionModel, batch: Batch) -> PackedBatch:
+    def prepare(objective: CrossEntropy, model: CaptionModel, batch: Batch, **more: Any) -> PackedBatch:
         calls.append(batch.image_ids)
-        return real[0](objective, model, batch)
+        return real[0](objective, model, batch, **more)
 
     def poisoned(objective: CrossEntropy, model: CaptionModel, batch: PackedBatch) -> torch.Tensor:
         return real[1](objective, model, batch) * (float("nan") if len(calls) == 3 else 1.0)

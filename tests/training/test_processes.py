@@ -33,6 +33,15 @@ EQUAL = [*FROZEN, *NO_DROPOUT]  # what must be so for two processes to compute t
 ONE_EPOCH = "globals.basic_experiment.n_epochs=1"
 ONE_GROUP = ["globals.basic_experiment.batch_size=2", ONE_EPOCH]
 ACCUMULATION = "globals.optimization.gradient_accumulation_steps=2"
+PHASES = (  # the encoder's last stage in between
+    "[{name: decoder, n_epochs: 1}, {name: encoder, n_epochs: 1, encoder_stages: 1}, "
+    "{name: critical, n_epochs: 1, objective: self_critical, batch_size: 45, lr: 0.0005, encoder_stages: 0}]"
+)
+ALL_CACHED = [
+    *FROZEN,
+    "inputs.photo.model_config.cache_features=true",
+    "inputs.photo.input_type_info.auto_augment=false",
+]
 FSDP = "globals.accelerator.strategy=fsdp"
 
 # Each is trained once by one process and once by two, and must give the same curve.
@@ -45,6 +54,11 @@ VARIANTS = {
         *("globals.model.ema_decay=0.9", "globals.basic_experiment.dataloader_workers=2"),
     ],
     "swa, sgdm": ["globals.model.n_iter_before_swa=3", "globals.optimization.optimizer=sgdm"],
+    "phases, self-critical": [f"globals.phases={PHASES}", *ALL_CACHED],
+    "scores of captions": [
+        "globals.evaluation_checkpoint.caption_metrics.method=greedy",
+        "globals.optimization.lr=0.02",  # soon something is right
+    ],
     "noise, adabelief": ["globals.optimization.gradient_noise=0.01", "globals.optimization.optimizer=adabelief"],
     "bf16": ["globals.accelerator.precision=bf16-mixed"],
     "fp16": ["globals.accelerator.precision=16-mixed"],
@@ -78,6 +92,14 @@ STOPPED = {
     ],
     "fsdp, average": [FSDP, "globals.model.ema_decay=0.9", ONE_EPOCH, *FROZEN],
 }
+STOPPED["phases, self-critical, dropout, cross-entropy"] = [
+    *(
+        f"globals.phases={PHASES}",
+        "globals.self_critical.dropout=true",
+        "globals.self_critical.cross_entropy_weight=0.2",
+    ),
+    *(*ALL_CACHED, "globals.basic_experiment.batch_size=18"),
+]
 ACROSS = {"one to two": [], "two to one": [], "one to two, fsdp": [FSDP], "two to one, fsdp": [FSDP]}
 
 
@@ -129,7 +151,12 @@ def train_all(folder: Path) -> None:
 def curve(run: Path) -> np.ndarray:
     """Return (steps, 3): loss, learning rate and gradient norm."""
     rows = read_table(RunFolder(run).history_train)
-    return np.array([[float(row[key]) for key in ("loss", "learning_rate", "gradient_norm")] for row in rows])
+    return np.array(
+        [
+            [float(row["loss"] or row["reward"]), float(row["learning_rate"]), float(row["gradient_norm"])]
+            for row in rows
+        ]
+    )
 
 
 def valid_losses(run: Path) -> list[float]:
@@ -153,6 +180,14 @@ def assert_same_curves(one: Path, two: Path, tolerance: float) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_processes_train_along_the_same_curve_as_one(runs: Path, name: str) -> None:
     assert_same_curves(runs / f"{name}, 1", runs / f"{name}, 2", TOLERANCE.get(name, 1e-4))
+
+
+def test_two_processes_score_the_captions_that_one_scores(runs: Path) -> None:
+    found = [read_table(RunFolder(runs / f"scores of captions, {n}").history_valid) for n in (1, 2)]
+    for name in ("cider_d", "bleu_4", "distinct"):
+        one, two = ([float(row[name]) for row in rows] for rows in found)
+        assert two == pytest.approx(one, rel=1e-9)
+        assert max(one) > 0
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -14,6 +14,7 @@ from img2seq.data.image import from_any
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from img2seq.data.vocabulary import from_vocab_file
 from img2seq.errors import ConfigError, ModelError
+from img2seq.extras import require
 from img2seq.model.check_encoder import check_name
 from img2seq.model.foreign_weights import read_any_shapes
 
@@ -28,6 +29,7 @@ def check_before_reading(config: Experiment, *, is_new: bool) -> None:
     Raises:
         ConfigError, DataError, ModelError: naming the field or file.
     """
+    require("visualization_logging.loggers", config.globals.visualization_logging.loggers)
     specs = image_specs(config.inputs)
     for entry in config.inputs:
         check_name(entry.model.model_type)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from img2seq.build.facts import Facts, preprocessing
 from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.model import build_model, without_pretrained
 from img2seq.build.start_weights import load_weights_from, pretrained
+from img2seq.config.globals import BasicExperiment
 from img2seq.config.inputs import ImageInput
 from img2seq.config.schema import Experiment
 from img2seq.data.caption_set import CaptionSet
@@ -38,7 +39,10 @@ from img2seq.run.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files, `test` the ids that it never reads."""
+    """All that training needs. `data` holds SHA-256 digests of the captions and of the image files, `test` the ids that it never reads.
+
+    `tables` are the pixels of each input, of which `with_inputs` makes other images.
+    """
 
     model: CaptionModel
     tokenizer: Tokenizer
@@ -46,16 +50,41 @@ class Prepared:
     train: CaptionSet
     valid: CaptionSet
     test: list[str]
+    tables: dict[str, PixelTable]
     files: dict[str, dict[str, Picture]]
     report: str
     data: dict[str, str]
 
+    def with_inputs(self, inputs: Sequence[ImageInput], basic: BasicExperiment, announce: Announcer) -> Prepared:
+        """Return the same captions with images as these inputs have them: cached features are those of the model as it is now."""
+        images = _images(inputs, self.tables, self.model, basic, announce)
+        train, valid = (
+            side.with_images({name: of_input.of(side.image_ids) for name, of_input in images.items()})
+            for side in (self.train, self.valid)
+        )
+        return replace(self, train=train, valid=valid)
 
-def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None = None) -> Prepared:
+
+def _images(
+    inputs: Sequence[ImageInput],
+    tables: Mapping[str, PixelTable],
+    model: CaptionModel,
+    basic: BasicExperiment,
+    announce: Announcer,
+) -> dict[str, InputImages]:
+    return {entry.name: InputImages(entry, tables[entry.name], model, basic, announce) for entry in inputs}
+
+
+def prepare(
+    config: Experiment,
+    announce: Announcer,
+    previous: Checkpoint | None = None,
+    inputs: Sequence[ImageInput] | None = None,
+) -> Prepared:
     """Read the data, list what is wrong with it, and build everything that training needs.
 
     A new run starts from random or pretrained weights. A resumed run loads its checkpoint's weights here: cached features of
-    frozen encoders depend on them.
+    frozen encoders depend on them. The images are those of `inputs`, where a phase has other ones than the configuration.
 
     Raises:
         DataError: listing all captions and images that cannot be used, unless `on_bad_data` is skip.
@@ -108,7 +137,7 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
     if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
         strict = options.strict_pretrained_loading or previous is not None
         load_weights_from(model, source, strict=strict, say=announce.say)
-    images = {entry.name: InputImages(entry, tables[entry.name], model, basic, announce) for entry in config.inputs}
+    images = _images(config.inputs if inputs is None else inputs, tables, model, basic, announce)
     sets = [
         CaptionSet(
             {image_id: captions[image_id] for image_id in ids},
@@ -125,7 +154,7 @@ def prepare(config: Experiment, announce: Announcer, previous: Checkpoint | None
         "captions_digest": _digest([(i, captions[i]) for i in used]),
         "images_digest": _digest([(name, i, tables[name].content_of[i]) for name in tables for i in used]),
     }
-    return Prepared(model, tokenizer, facts, sets[0], sets[1], test_ids, files, report, data)
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], test_ids, tables, files, report, data)
 
 
 def warn_of_borders(model: CaptionModel, announce: Announcer) -> None:

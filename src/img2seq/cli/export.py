@@ -41,10 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run with a checkpoint")
     parser.add_argument("target", metavar="DIR", help="folder to write, which is empty or not there")
     parser.add_argument(
-        "--step",
-        type=whole_number(0, 10**12),
-        metavar="N",
-        help="the checkpoint of this step (default: that of the lowest validation loss)",
+        "--step", type=whole_number(0, 10**12), metavar="N", help="the checkpoint of this step (default: the best one)"
     )
     parser.add_argument(
         "--onnx",

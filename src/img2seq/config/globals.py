@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from img2seq.config.decoding import with_default
 from img2seq.config.devices import DEVICE_PATTERN
+from img2seq.config.phases import Phase, SelfCritical
 from img2seq.config.section import MOST, Section, neutral
-from img2seq.errors import shown
+from img2seq.errors import shown, shown_all
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 # One line a field reads like the table it is.
 # fmt: off
@@ -72,7 +76,7 @@ class Optimization(Section):
 
 
 class LRSchedule(Section):
-    lr_schedule: Literal["cycle", "plateau", "same", "cosine"] = Field("plateau", description="plateau: multiply by `lr_plateau_factor` when the validation loss has not improved for `lr_plateau_patience` evaluations. cosine: fall from lr to lr_lb over the run. cycle: rise for 30 % of the run, then fall (one cycle). same: constant.")
+    lr_schedule: Literal["cycle", "plateau", "same", "cosine"] = Field("plateau", description="plateau: multiply by `lr_plateau_factor` when the validation loss (or what `best_by` names) has not improved for `lr_plateau_patience` evaluations. cosine: fall from lr to lr_lb over the run. cycle: rise for 30 % of the run, then fall (one cycle). same: constant.")
     lr_plateau_patience: int = Field(10, ge=1, le=MOST, description="Evaluations without improvement before the rate falls.")
     lr_plateau_factor: float = Field(0.2, gt=0, lt=1, description="What the rate is multiplied by when it falls.")
     warmup_steps: Literal["auto"] | int = Field("auto", description="Steps over which the rate rises in a line from lr_lb to lr. auto: 2 / (1 - b2), but at most a twentieth of the run, so that a short run is not all warm-up.")
@@ -86,10 +90,18 @@ class LRSchedule(Section):
 
 
 class TrainingControl(Section):
-    early_stopping_patience: int = Field(10, ge=0, le=MOST, description="Stop after this many evaluations without a lower validation loss; 0 never stops early.")
-    early_stopping_buffer: int | None = Field(None, ge=0, le=MOST, description="Steps before early stopping may act.")
+    early_stopping_patience: int = Field(10, ge=0, le=MOST, description="Stop after this many evaluations without a lower validation loss, or a better value of what `best_by` names; 0 never stops early.")
+    early_stopping_buffer: int | None = Field(None, ge=0, le=MOST, description="Steps (of a phase) before early stopping may act.")
     weighted_sampling_columns: list[str] | None = neutral(None, "captions have no classes to balance.")
     mixing_alpha: float = neutral(0.0, "two captions cannot be mixed.")
+
+
+class CaptionMetrics(Section):
+    method: Literal["greedy", "beam"] = Field("greedy", description="Ours. How the captions that are scored are searched for; beam takes about as many times longer as it has beams.")
+    n_images: int | None = Field(None, ge=1, le=MOST, description="Ours. How many validation images are captioned, chosen by their IDs alone; null is all.")
+    beam_size: int = with_default("beam_size", 5, "Ours. Beams of an image.")
+    length_penalty: float = with_default("length_penalty", 0.7, "Ours. A caption's score is its log-probability / length ** length_penalty.")
+    no_repeat_ngram: int = with_default("no_repeat_ngram", 0, "Ours. No sequence of this many tokens comes twice; 0 is off.")
 
 
 class EvaluationCheckpoint(Section):
@@ -97,6 +109,14 @@ class EvaluationCheckpoint(Section):
     saved_result_detail_level: int = Field(5, ge=1, le=5, description="5 keeps sampled captions and pictures of every evaluation, below 5 only losses.")
     checkpoint_interval: int | None = Field(None, ge=1, le=MOST, description="Steps between saved checkpoints; null saves at every evaluation. A run also ends with a saved one.")
     n_saved_models: int = Field(1, ge=1, le=MOST, description="How many of the best checkpoints to keep, besides the last.")
+    best_by: Literal["loss", "cider_d", "bleu_4"] = Field("loss", description="Ours. What the best checkpoint is chosen by, and what early stopping and `plateau` wait for: a lower validation loss, or a higher score of `caption_metrics`.")
+    caption_metrics: CaptionMetrics | None = Field(None, description="Ours. Caption validation images at every evaluation, and score the captions as `img2seq evaluate` does: BLEU-4, CIDEr-D and the share of distinct captions; null does not.")
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.best_by != "loss" and self.caption_metrics is None:
+            raise ValueError(f"best_by: {self.best_by} needs caption_metrics, such as caption_metrics: {{method: greedy}}")
+        return self
 
 
 class AttributionAnalysis(Section):
@@ -110,6 +130,7 @@ class VisualizationLogging(Section):
     plot_skip_steps: int = Field(200, ge=0, le=MOST, description="First steps left out of the training curves, where the loss falls too steeply to see the rest; at most a tenth of the run is left out.")
     no_pbar: bool = Field(False, description="Hide the progress bar.")
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field("info", description="The least severe message that is shown.")
+    loggers: list[Literal["wandb", "mlflow"]] = Field([], description="Ours. Other programs that get the figures and sampled captions that TensorBoard and the run folder get: Weights & Biases (offline with WANDB_MODE=offline), MLflow (into the run folder, or to MLFLOW_TRACKING_URI). Needs img2seq[loggers].")
     save_model_diagram: bool = neutral(False, "model.txt in the run folder lists every layer with its parameters.")
 
 
@@ -138,3 +159,34 @@ class Globals(Section):
     visualization_logging: VisualizationLogging = VisualizationLogging()
     data_preparation: DataPreparation = DataPreparation()
     accelerator: Accelerator = Accelerator()
+    phases: list[Phase] = Field([], description="Ours. Train in phases, one after the other, in one run; each begins with the best weights so far. None: one phase, as the other sections say.")
+    self_critical: SelfCritical = SelfCritical()
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases: expected different names, found {shown_all(names)}")
+        for phase in self.phases:
+            try:
+                self.of_phase(phase)
+            except ValidationError as error:
+                raise ValueError(f"phases: {phase.name}: {error.errors()[0]['ctx']['error']}") from None
+        if self.phases and self.accelerator.strategy == "fsdp":
+            raise ValueError("phases: expected strategy auto or ddp, for a phase changes what is trained; found fsdp")
+        return self
+
+    def of_phase(self, phase: Phase) -> Globals:
+        """Return the settings that hold in a phase, with no further phases."""
+        def with_values(section: SectionT, *names: str) -> SectionT:
+            given = {name: value for name in names if (value := getattr(phase, name)) is not None}
+            return type(section).model_validate(section.model_dump() | given)
+
+        changed = {
+            "basic_experiment": with_values(self.basic_experiment, "n_epochs", "batch_size"),
+            "optimization": with_values(self.optimization, "lr", "lr_lb", "label_smoothing"),
+            "lr_schedule": with_values(self.lr_schedule, "lr_schedule", "warmup_steps"),
+            "training_control": with_values(self.training_control, "early_stopping_patience"),
+            "phases": [],
+        }
+        return self.model_copy(update=changed)

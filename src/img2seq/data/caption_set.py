@@ -108,9 +108,13 @@ class CaptionSet:
         order = generator("shuffle", self.seed).permutation(len(self))
         other = np.empty_like(order)
         other[order] = np.roll(order, 1)  # a single cycle: no image keeps its own captions
-        shuffled = copy.copy(self)
-        shuffled.images = {name: replace(rows, row_of=rows.row_of[other]) for name, rows in self.images.items()}
-        return shuffled
+        return self.with_images({name: replace(rows, row_of=rows.row_of[other]) for name, rows in self.images.items()})
+
+    def with_images(self, images: Mapping[str, ImageRows]) -> CaptionSet:
+        """Return the set with other rows of its images."""
+        changed = copy.copy(self)
+        changed.images = dict(images)
+        return changed
 
     @property
     def n_captions(self) -> int:

@@ -83,6 +83,18 @@ def _placed_by_size(groups: list[Group], *, like: list[Group]) -> list[Group]:
     return [next(waiting[len(group.captions)]) for group in like]
 
 
+def image_plan(
+    captions_of: NDArray[np.int64], *, images_per_batch: int, seed: int, epoch: int, fewest_groups: int = 1
+) -> Plan:
+    """Return the batches of an epoch in which each image comes once, with all of its captions."""
+    (groups,) = validation_plan(captions_of, batch_size=int(captions_of[-1]))
+    shuffled = [groups[i] for i in generator("order", seed, epoch).permutation(len(groups))]
+    plan = [shuffled[i : i + images_per_batch] for i in range(0, len(groups), images_per_batch)]
+    if len(plan) > 1 and len(plan[-1]) < fewest_groups:
+        plan[-2:] = [plan[-2] + plan[-1]]
+    return plan
+
+
 def validation_plan(captions_of: NDArray[np.int64], *, batch_size: int) -> Plan:
     """Return every image once, in order, with all its captions, cut into batches."""
     bounds = captions_of.tolist()

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from img2seq.errors import ModelError
 from img2seq.export.lean import compare_lean_run, write_lean_run
 from img2seq.export.model_card import Said, write_model_card
 from img2seq.export.pictures import pictures_of
 from img2seq.export.target import check_target, new_folder
+from img2seq.extras import FAST, require
 from img2seq.inference.captioner import Captioner
-from img2seq.model.onnx_encoder import is_installed
 from img2seq.progress import Announcer
-from img2seq.report.run_state import folder_size
+from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.folder import open_run
 from img2seq.run.onnx_folder import OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json
@@ -51,8 +50,8 @@ def export_run(
     """
     run, place = open_run(path), Path(target)
     check_target(place, overwrite=overwrite)
-    if onnx and not is_installed():
-        raise ModelError('export --onnx needs the package onnx: pip install "img2seq[fast]"')
+    if onnx:
+        require("export --onnx", FAST)
     captioner = Captioner.load(run.path, device="cpu", step=step)
     with new_folder(
         place, overwrite=overwrite, needed=lambda: captioner.trained.checkpoint.weights.stat().st_size
@@ -61,9 +60,8 @@ def export_run(
         if card is not None:
             done += write_model_card(folder, captioner.trained, card, name=place.absolute().name)
     checkpoint = captioner.trained.checkpoint
-    loss = "not evaluated" if checkpoint.valid_loss is None else f"validation loss {checkpoint.valid_loss:.4f}"
     lines = [
-        f"{place}: step {checkpoint.step:,} of {run.path}, {loss}",
+        f"{place}: step {checkpoint.step:,} of {run.path}, {describe_evaluation(checkpoint.state())}",
         f"  size: {folder_size(place)}; the run has {folder_size(run.path)}, {folder_size(checkpoint.path)} of it this checkpoint",
     ]
     return "\n".join([*lines, *done, *_next_commands(place)])

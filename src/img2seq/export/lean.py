@@ -70,6 +70,7 @@ def _made_from(trained: TrainedRun) -> dict[str, Any]:
         "run": trained.run.name,
         "step": checkpoint.step,
         "valid_loss": checkpoint.valid_loss,
+        **({"scores": scores} if (scores := checkpoint.state().get("scores")) else {}),
     }
 
 

@@ -26,5 +26,9 @@ def captioning_run(path: str, *, device: str, step: int | None) -> Loaded:
 
 def longest_trained(trained: TrainedRun) -> dict[str, int]:
     """Return a run's own max_length, which leaves room for the end; nothing where it is an average, which many captions exceed."""
-    is_average = trained.config.output.output_type_info.max_length == "average"
-    return {} if is_average else {"max_length": trained.facts.max_length}
+    return defaults_of(trained.config.output.output_type_info.max_length, trained.facts.max_length)
+
+
+def defaults_of(max_length: int | str, longest: int) -> dict[str, int]:
+    """Return the greatest length of a run whose longest caption is known; nothing where `max_length` is an average."""
+    return {} if max_length == "average" else {"max_length": longest}

@@ -27,7 +27,7 @@ from img2seq.errors import ScoreError, shown
 from img2seq.metrics.ngrams import LONGEST, Corpus, Ngram, Order, words_of
 from img2seq.progress import counted
 
-_SIGMA = 6.0
+SIGMA = 6.0
 _FORMAT = "img2seq document frequency 1"
 
 
@@ -99,7 +99,7 @@ def cider_d(corpus: Corpus, frequency: DocumentFrequency | None = None) -> NDArr
     image = corpus.image_of_reference
     similarity = np.zeros(len(image))
     for order in corpus.orders:
-        rarity = _rarity(corpus, order, frequency)
+        rarity = rarity_of(corpus, order, frequency)
         weights = order.references.times * rarity[order.references.ngram]
         norms = _norms(order.references.who, weights, len(image))
         said_by, said, times = order.candidates
@@ -111,12 +111,12 @@ def cider_d(corpus: Corpus, frequency: DocumentFrequency | None = None) -> NDArr
         both = norms * said_norms[image]
         similarity += np.divide(products, both, out=np.zeros(len(image)), where=both > 0)
     difference = corpus.lengths[image] - corpus.reference_lengths
-    similarity *= np.exp(-(difference**2) / (2 * _SIGMA**2))
+    similarity *= np.exp(-(difference**2) / (2 * SIGMA**2))
     sums = np.bincount(image, weights=similarity, minlength=corpus.images)
     return np.asarray(10.0 * sums / (LONGEST * np.bincount(image, minlength=corpus.images)), dtype=np.float64)
 
 
-def _rarity(corpus: Corpus, order: Order, frequency: DocumentFrequency | None) -> NDArray[np.float64]:
+def rarity_of(corpus: Corpus, order: Order, frequency: DocumentFrequency | None = None) -> NDArray[np.float64]:
     """Return log N - log max(1, df) of every n-gram of one order."""
     if frequency is None:
         images, found = corpus.images, np.bincount(order.merged.ngram, minlength=order.size)
@@ -128,7 +128,7 @@ def _rarity(corpus: Corpus, order: Order, frequency: DocumentFrequency | None) -
 
 def knows_rare_words(corpus: Corpus, frequency: DocumentFrequency | None) -> bool:
     """Tell whether any n-gram of the references has a weight: none has where all images have all of them."""
-    weights = (_rarity(corpus, order, frequency)[order.references.ngram] for order in corpus.orders)
+    weights = (rarity_of(corpus, order, frequency)[order.references.ngram] for order in corpus.orders)
     return any(bool(of_order.any()) for of_order in weights)
 
 

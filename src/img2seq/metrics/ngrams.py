@@ -43,12 +43,14 @@ class Order:
     """The n-grams of `n` words: `candidates` and `merged` are by image, `references` by reference.
 
     `merged` holds the largest count that any reference of the image has. `example` says at which word of the corpus
-    each of the `size` n-grams is found first.
+    each of the `size` n-grams is found first. `codes` are the n-grams, ascending: the number of the n-gram a word shorter, times
+    the words of the corpus, plus the last word's number.
     """
 
     n: int
     size: int
     example: Integers
+    codes: Integers
     candidates: Counts
     references: Counts
     merged: Counts
@@ -68,10 +70,11 @@ class Corpus:
     """Counted captions and references of `images` images, in one order of images.
 
     `lengths` and `reference_lengths` are in words; `image_of_reference` says which image a reference belongs to, in
-    ascending order.
+    ascending order. `number_of` numbers the different words.
     """
 
     images: int
+    number_of: dict[str, int]
     words: list[str]
     lengths: Integers
     reference_lengths: Integers
@@ -104,14 +107,21 @@ def count_corpus(candidates: Sequence[Sequence[str]], references: Sequence[Seque
         begin, ngram = begin[inside], ngram[inside]
         longer = ngram * len(number_of) + word[begin + n - 1]
         different, first, ngram = np.unique(longer, return_index=True, return_inverse=True)
-        orders.append(_order(n, caption_of[begin], ngram, begin[first], len(different), images, image_of_reference))
-    return Corpus(images, words, lengths[:images], lengths[images:], image_of_reference, orders)
+        orders.append(_order(n, caption_of[begin], ngram, begin[first], different, images, image_of_reference))
+    return Corpus(images, number_of, words, lengths[:images], lengths[images:], image_of_reference, orders)
 
 
 def _order(
-    n: int, caption: Integers, ngram: Integers, example: Integers, size: int, images: int, image_of_reference: Integers
+    n: int,
+    caption: Integers,
+    ngram: Integers,
+    example: Integers,
+    codes: Integers,
+    images: int,
+    image_of_reference: Integers,
 ) -> Order:
     """Return the counts of one order from every occurrence of an n-gram; the first `images` captions are candidates."""
+    size = len(codes)
     said, times = np.unique(caption * size + ngram, return_counts=True)
     counts = Counts(said // size, said % size, times)
     border = int(np.searchsorted(counts.who, images))
@@ -123,4 +133,4 @@ def _order(
     in_image, group = np.unique(by_image[ascending], return_index=True)
     largest = np.maximum.reduceat(references.times[ascending], group) if len(group) else references.times
     merged = Counts(in_image // size, in_image % size, largest)
-    return Order(n, size, example, candidates, references, merged)
+    return Order(n, size, example, codes, candidates, references, merged)

@@ -31,6 +31,8 @@ from img2seq.progress import counted
 
 JAVA_METRICS = ("meteor", "spice")
 
+Captions = list[list[str]]  # as tokens
+
 _T = TypeVar("_T")
 _BLEU = tuple(f"bleu_{order}" for order in range(1, LONGEST + 1))
 _JavaMetric = Callable[[Sequence[str], Sequence[Sequence[str]]], tuple[float, list[float]]]
@@ -75,10 +77,7 @@ def score(
 
     candidates = [ptb_tokenize(captions[image_id]) for image_id in image_ids]
     truths = [[ptb_tokenize(text) for text in of_images[image_id]] for image_id in image_ids]
-    by_characters = words_are_not_separated(token for tokens in (*candidates, *chain(*truths)) for token in tokens)
-    if by_characters:
-        candidates = [_characters(tokens) for tokens in candidates]
-        truths = [[_characters(tokens) for tokens in of_image] for of_image in truths]
+    candidates, truths, by_characters = words_or_characters(candidates, truths)
     ngrams = count_corpus(candidates, truths)
 
     counts = bleu_counts(ngrams)
@@ -121,7 +120,15 @@ def score(
     )
 
 
-def _characters(tokens: Sequence[str]) -> list[str]:
+def words_or_characters(candidates: Captions, truths: list[Captions]) -> tuple[Captions, list[Captions], bool]:
+    """Return captions and references, cut into characters where their script does not separate words, and whether it was so."""
+    if not words_are_not_separated(token for tokens in (*candidates, *chain(*truths)) for token in tokens):
+        return candidates, truths, False
+    cut = [[characters_of(tokens) for tokens in of_image] for of_image in truths]
+    return [characters_of(tokens) for tokens in candidates], cut, True
+
+
+def characters_of(tokens: Sequence[str]) -> list[str]:
     return [part for token in tokens for part in cut_into_characters(token)]
 
 

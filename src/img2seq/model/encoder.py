@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
         create: CreateBackbone | None = None,
     ):
         super().__init__()
-        self.frozen, self.size, self.n_channels = frozen, (height, width), len(mean)
+        self.frozen, self.keeps_statistics, self.size, self.n_channels = frozen, False, (height, width), len(mean)
         self.runtime: Callable[[Tensor], Tensor] | None = None  # see `onnx_encoder.accelerate`
         self.backbone = (create or create_backbone)(name, height, width, len(mean), options or {})
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, -1, 1, 1))
@@ -63,8 +63,8 @@ class ImageEncoder(nn.Module):
         self.n_places, self.n_features = self._measure(name, height, width, len(mean))
 
     def train(self, mode: bool = True) -> ImageEncoder:
-        """Set training mode; a frozen encoder stays in evaluation mode, or its batch statistics would move."""
-        super().train(mode and not self.frozen)
+        """Set training mode; an encoder that is frozen, or keeps its batch statistics, stays in evaluation mode, or they would move."""
+        super().train(mode and not (self.frozen or self.keeps_statistics))
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:

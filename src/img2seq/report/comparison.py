@@ -49,6 +49,11 @@ class Run:
     def best_loss(self) -> float:
         return float(self.summary["valid_loss"])
 
+    @property
+    def best_by(self) -> str:
+        """Return what its best checkpoint was chosen by: the loss, or a score of captions made while it trained."""
+        return str(self.summary.get("best_by", "loss"))
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -188,6 +193,8 @@ def as_json(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> dict[s
                 "has_image": run.has_image,
                 "best_validation_loss": run.best_loss,
                 "perplexity": math.exp(run.best_loss),
+                "best_by": run.best_by,
+                "validation_scores": run.summary.get("scores"),
                 "best_step": run.summary["step"],
                 "steps": run.summary["steps"],
                 "parameters": run.summary["parameters"],

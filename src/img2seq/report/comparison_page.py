@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,7 @@ def default_folder(runs: Sequence[Run]) -> Path:
 
 def curve_of(run: Run) -> Curve:
     """Return a run's losses under the name it has in this comparison."""
-    curve = read_curve(run.folder)
-    return Curve(run.name, curve.train_steps, curve.train_losses, curve.valid_steps, curve.valid_losses)
+    return replace(read_curve(run.folder), name=run.name)
 
 
 def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
@@ -96,6 +96,7 @@ def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
     lines.append("")
     lines += [say_gain(gain) for gain in gains]
     lines += [say_shuffled(run) for run in runs if shuffled_gain(run) is not None]
+    lines += [say_chosen(run) for run in runs if run.best_by != "loss"]
     return "\n".join(lines)
 
 
@@ -116,6 +117,12 @@ def say_shuffled(run: Run) -> str:
     value, (low, high) = measured
     verdict = "it uses its images" if low > 0 else "it does not use its images"
     return f"{run.name} with images shuffled among captions loses {value:.4f} nats per token (95 % interval {low:.4f} to {high:.4f}): {verdict}"
+
+
+def say_chosen(run: Run) -> str:
+    """Return what the checkpoint of a run was chosen by that is not of lowest loss, as one sentence."""
+    name, score = METRIC_NAMES[run.best_by], run.summary["scores"][run.best_by]
+    return f"{run.name}'s best checkpoint is that of highest {name}, {score:.4f} on validation images; an earlier one may have a lower loss"
 
 
 def clock(seconds: float) -> str:
@@ -170,7 +177,8 @@ def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[s
         baseline=baseline.name,
         gain=data["gain"],
         gain_sentences=[say_gain(gain) for gain in gains],
-        shuffled_sentences=[say_shuffled(run) for run in runs if shuffled_gain(run) is not None],
+        shuffled_sentences=[say_shuffled(run) for run in runs if shuffled_gain(run) is not None]
+        + [say_chosen(run) for run in runs if run.best_by != "loss"],
         clock=clock,
         exp=math.exp,
         scores=scores,

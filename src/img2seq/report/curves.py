@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,34 +15,54 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3d6fb6", "#d1642b", "#3f8f5f", "#8a5bb0", "#b0893a", "#5a6570")
+SCORE_LINES: dict[str, tuple[str, Any]] = {
+    "cider_d": ("CIDEr-D", "-"), "bleu_4": ("BLEU-4", (0, (5, 2))), "distinct": ("distinct captions, share", (0, (1, 1.5)))
+}  # fmt: skip
 FONT: Any = {"font.family": "DejaVu Sans", "font.size": 10.5, "svg.fonttype": "none", "axes.titlesize": 12}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses of one run, in nats per token, against steps."""
+    """Losses of one run, in nats per token, against steps; scores of captions by metric, where it made any.
+
+    `rewards` are those of sampled captions; `phases` are names and first steps, where there are any.
+    """
 
     name: str
     train_steps: Sequence[int]
     train_losses: Sequence[float]
     valid_steps: Sequence[int]
     valid_losses: Sequence[float]
+    scores: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    rewards: Sequence[tuple[int, float]] = ()
+    phases: Sequence[tuple[str, int]] = ()
 
 
 def read_curve(run: RunFolder) -> Curve:
     """Return a run's losses from its history."""
-    train, valid = read_history(run.history_train), read_history(run.history_valid)
+    history, valid = read_history(run.history_train), read_history(run.history_valid)
+    train = [row for row in history if row["loss"]]  # none where captions are sampled
+    first_steps = {row["phase"]: int(row["iteration"]) for row in reversed(history) if row.get("phase")}
     return Curve(
         run.name,
         [int(row["iteration"]) for row in train],
         [float(row["loss"]) for row in train],
         [int(row["iteration"]) for row in valid],
         [float(row["valid_loss"]) for row in valid],
+        {
+            name: points
+            for name in SCORE_LINES
+            if (points := [(int(row["iteration"]), float(row[name])) for row in valid if row.get(name)])
+        },
+        [(int(row["iteration"]), float(row["reward"])) for row in history if row.get("reward")],
+        sorted(first_steps.items(), key=lambda phase: phase[1]),
     )
 
 
 def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dark: bool = False) -> Figure:
     """Return a figure of the runs' losses: validation as marked lines, smoothed training losses as thin ones.
+
+    Beneath them the scores of captions, where runs made any: of several runs CIDEr-D alone.
 
     Args:
         curves: one for each run.
@@ -53,10 +73,12 @@ def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dar
     from matplotlib.figure import Figure
 
     ink = "#e6e3dc" if dark else "#2b2e33"
-    figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+    n_panels = 2 if any(curve.scores or curve.rewards for curve in curves) else 1
+    figure = Figure(figsize=(7.6, 4.3 + 2.9 * (n_panels - 1)), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.subplots()
-    style(axes, ink, dark)
+    axes, *below = figure.subplots(n_panels, sharex=True, squeeze=False, height_ratios=[4.3, 2.9][:n_panels])[:, 0]
+    for panel in (axes, *below):
+        style(panel, ink, dark)
     last = max((max([*c.train_steps, *c.valid_steps], default=0) for c in curves), default=0)
     skip = min(skip_steps, last // 10)
     for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
@@ -76,13 +98,59 @@ def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dar
             label=f"{curve.name}: validation",
         )
         axes.plot([], [], color=colour, alpha=0.45, linewidth=1.1, label=f"{curve.name}: training")
-    axes.set_xlabel("step")
+    for panel in below:
+        _draw_scores(panel, curves, skip)
+    for panel in (axes, *below):
+        _draw_borders(panel, curves, ink, named=panel is axes)
+    (below[-1] if below else axes).set_xlabel("step")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_title(title, color=ink, loc="left", pad=10)
-    legend = axes.legend(frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_color(ink)
+    has_names = len(curves) == 1 and curves[0].phases
+    axes.set_title(title, color=ink, loc="left", pad=22 if has_names else 10)
+    for panel in (axes, *below):
+        legend = panel.legend(frameon=False, fontsize=9)
+        for text in legend.get_texts():
+            text.set_color(ink)
     return figure
+
+
+def _draw_scores(axes: Axes, curves: Sequence[Curve], skip: int) -> None:
+    """Draw the scores of captions against steps."""
+    names = list(SCORE_LINES) if len(curves) == 1 else ["cider_d"]
+    for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+        for name in names:
+            label, line = SCORE_LINES[name]
+            points = [(step, score) for step, score in curve.scores.get(name, ()) if step > skip]
+            if points:
+                marker = "o" if len(points) <= 40 else ""
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour, linestyle=line, linewidth=1.8, marker=marker, markersize=4, label=f"{curve.name}: {label}",
+                )  # fmt: skip
+        if curve.rewards and len(curves) == 1:
+            steps, rewards = zip(*curve.rewards, strict=True)
+            axes.plot(
+                steps,
+                smoothed(rewards),
+                color=colour,
+                alpha=0.45,
+                linewidth=1.1,
+                label=f"{curve.name}: reward of samples",
+            )
+    axes.set_ylabel("score of captions")
+    axes.set_ylim(bottom=0)
+
+
+def _draw_borders(axes: Axes, curves: Sequence[Curve], ink: str, *, named: bool) -> None:
+    """Draw a line where a phase begins; of a single run with its name above."""
+    for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+        for place, (name, step) in enumerate(curve.phases):
+            if place:
+                axes.axvline(step - 0.5, color=colour, linewidth=1, linestyle=(0, (3, 3)), alpha=0.7)
+            if named and len(curves) == 1:
+                at = (max(step - 0.5, axes.get_xlim()[0]), 1)
+                axes.annotate(
+                    name, at, xycoords=("data", "axes fraction"), xytext=(2, 3), textcoords="offset points", fontsize=8.5, color=ink
+                )  # fmt: skip
 
 
 def style(axes: Axes, ink: str, dark: bool) -> None:

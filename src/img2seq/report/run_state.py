@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,24 @@ from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
 from img2seq.progress import counted
 from img2seq.report.comparison_page import clock
+from img2seq.report.evaluation_page import METRIC_NAMES
+from img2seq.report.onnx_state import describe_onnx_export, verify_onnx_export
+from img2seq.run.captioning_folder import is_onnx_export
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
+from img2seq.run.hub import local_folder
 from img2seq.run.lock import owner_of
 from img2seq.run.tables import read_history
+
+SCORES = ("bleu_4", "cider_d", "distinct")  # columns of the history, where captions are scored while a run trains
 
 # --- show
 
 
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
+    if is_onnx_export(folder := local_folder(path)):
+        return describe_onnx_export(folder, size=folder_size(folder))
     run = open_run(path)
     if run.export.is_file():
         return _describe_export(run)
@@ -47,19 +55,18 @@ def describe_run(path: str | Path) -> str:
         position, n_steps = state.get("position", {"step": 0, "epoch": 0, "elapsed_s": 0.0}), state.get("n_steps")
         step = max(position["step"], *last, 0)
         reached = f"step {step:,}" + (f" of {n_steps:,} ({step / n_steps:.0%})" if n_steps else "")
-        reached += f", epoch {position['epoch'] + (not is_finished)} of {config.globals.basic_experiment.n_epochs}"
+        phases = config.globals.phases
+        n_epochs = sum(phase.n_epochs for phase in phases) or config.globals.basic_experiment.n_epochs
+        reached += f", epoch {position['epoch'] + (not is_finished)} of {n_epochs}"
+        reached += f", phase {phases[position['phase']].name}" if phases and not is_finished else ""
         time = f"{clock(position['elapsed_s'])} up to the last checkpoint"
     with _expecting_a_runs(run.history_valid):
-        evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in read_history(run.history_valid)]
-    best = "no evaluation yet"
-    if evaluations:
-        loss, at = min(evaluations)
-        best = f"validation loss {loss:.4f} nats per token, at step {at:,}; {counted(len(evaluations), 'evaluation')}"
+        best = _describe_best(read_history(run.history_valid), config.globals.evaluation_checkpoint.best_by)
     lines = {
         "state": is_now,
         "reached": reached,
         "best": best,
-        "checkpoint": _describe_checkpoint(newest, state.get("valid_loss")),
+        "checkpoint": _describe_checkpoint(newest, state),
         "time": time,
         "model": _describe_model(config),
         "parameters": parameters,
@@ -80,7 +87,7 @@ def _describe_export(run: RunFolder) -> str:
     lines = {
         "state": "exported: to caption and to serve with, not to train on",
         "made from": made_from,
-        "checkpoint": _describe_checkpoint(newest, state.get("valid_loss")),
+        "checkpoint": _describe_checkpoint(newest, state),
         "model": _describe_model(config),
         "vocabulary": f"{facts.vocabulary:,} tokens; captions of at most {facts.max_length:,}",
         "size": f"{folder_size(run.path)} on disk",
@@ -105,11 +112,37 @@ def _newest_readable(run: RunFolder) -> tuple[Checkpoint | None, dict[str, Any]]
     return None, {}
 
 
-def _describe_checkpoint(checkpoint: Checkpoint | None, loss: float | None) -> str:
+def _describe_best(history: list[dict[str, str]], by: str) -> str:
+    """Return the best evaluation of a run's history, in words."""
+    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in history]
+    if not evaluations:
+        return "no evaluation yet"
+    of_all = counted(len(evaluations), "evaluation")
+    if by == "loss":
+        loss, at = min(evaluations)
+        return f"validation loss {loss:.4f} nats per token, at step {at:,}; {of_all}"
+    scored = [row for row in history if row.get(by)]
+    best = max(scored, key=lambda row: (float(row[by]), -int(row["iteration"])))
+    found = {"valid_loss": float(best["valid_loss"]), "scores": {name: float(best[name]) for name in SCORES}}
+    return f"{describe_evaluation(found, best_by=by)}, at step {int(best['iteration']):,}; {of_all}"
+
+
+def describe_evaluation(found: Mapping[str, Any], mark: str = "", *, best_by: str = "loss") -> str:
+    """Return loss and scores that a checkpoint keeps, in words: first, with a mark, what checkpoints are chosen by."""
+    if found.get("valid_loss") is None:
+        return "not evaluated"
+    said = {"loss": f"validation loss {found['valid_loss']:.4f}"}
+    if scores := found.get("scores"):
+        said |= {name: f"{METRIC_NAMES[name]} {scores[name]:.4f}" for name in ("cider_d", "bleu_4")}
+        said["distinct"] = f"{scores['distinct']:.0%} of captions distinct"
+    first = f"{said.pop(best_by)}{mark}"
+    return ", ".join([first, *said.values()])
+
+
+def _describe_checkpoint(checkpoint: Checkpoint | None, state: Mapping[str, Any]) -> str:
     if checkpoint is None:
         return "none"
-    described = "not evaluated" if loss is None else f"validation loss {loss:.4f}"
-    return f"{checkpoint.path.name}, {described}, {folder_size(checkpoint.path)}"
+    return f"{checkpoint.path.name}, {describe_evaluation(state)}, {folder_size(checkpoint.path)}"
 
 
 def _describe_model(config: Experiment) -> str:
@@ -154,6 +187,8 @@ def folder_size(folder: Path) -> str:
 
 def verify_run(path: str | Path) -> tuple[str, bool]:
     """Return what was found in each file that training and captioning depend on, and whether all of it is whole."""
+    if is_onnx_export(folder := local_folder(path)):
+        return verify_onnx_export(folder)
     run = open_run(path)
     parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
     if run.export.exists():

@@ -6,10 +6,9 @@
         state.json              the position in training and what it depends on, see `state.TrainState`
         manifest.json           size and SHA-256 of these files, written last
 
-A checkpoint is written into a temporary folder whose files and name reach the disk before the folder is renamed, so a
-killed process leaves at most a temporary folder, which nothing reads. Where a step is saved again (with the validation
-loss it did not have before) the older folder is `step-00000123.old` until the new one is in its place.
-What is on its way out is `removed-step-...`.
+A checkpoint is written into a temporary folder, whose files and name reach the disk before it is renamed: a killed process leaves
+at most that folder, which nothing reads. Where a step is saved again the older folder is `step-00000123.old` until the new one is in
+its place. What is on its way out is `removed-step-...`.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Return the content of state.json. Raises RunError if it is none."""
         state: dict[str, Any] = read_json(self.path / "state.json")
-        loss = state.get("valid_loss") if isinstance(state, dict) else "no object"
-        is_loss = loss is None or (isinstance(loss, float) and math.isfinite(loss))
-        if not is_loss or not isinstance(state.get("position", {}), dict):
+        found = [state.get(name) for name in ("valid_loss", "rank")] if isinstance(state, dict) else ["no object"]
+        are_numbers = all(n is None or (isinstance(n, float) and math.isfinite(n)) for n in found)
+        if not are_numbers or not isinstance(state.get("position", {}), dict):
             raise RunError(f"{self.path / 'state.json'}: not the state of a training run")
         return state
 
@@ -63,6 +62,12 @@ class Checkpoint:
         """Return the validation loss of these very weights, if they were evaluated."""
         loss: float | None = self.state().get("valid_loss")
         return loss
+
+    @property
+    def rank(self) -> float | None:
+        """Return what checkpoints are chosen by, the lowest first: the validation loss, or a score's negative."""
+        rank: float | None = (state := self.state()).get("rank", state.get("valid_loss"))
+        return rank
 
 
 def _described(path: Path) -> dict[str, int | str]:
@@ -87,8 +92,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
     """Return what is wrong with each file of a checkpoint, nothing if it is what was saved."""
     path = checkpoint.path / "manifest.json"
     try:
-        text = path.read_text(encoding="utf-8")
-        files = json.loads(text)["files"]
+        files = json.loads(text := path.read_text(encoding="utf-8"))["files"]
         entries_are_whole = all(set(entry) == {"bytes", "sha256"} for entry in files.values())
         if {*files, "training.safetensors"} != {*FILES} or not entries_are_whole or manifest_text(files) != text:
             raise ValueError
@@ -110,22 +114,18 @@ def damage(checkpoint: Checkpoint) -> list[str]:
 
 def all_checkpoints(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints of a run, oldest first, verified or not."""
-    if not folder.is_dir():
-        return []
-    found = (Checkpoint(p) for p in folder.iterdir() if re.fullmatch(r"step-\d+(\.old)?", p.name) and p.is_dir())
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = (Checkpoint(p) for p in paths if re.fullmatch(r"step-\d+(\.old)?", p.name) and p.is_dir())
     return sorted(found, key=lambda c: (c.step, c.path.suffix == ""))
 
 
 def best(folder: Path) -> Checkpoint:
-    """Return the checkpoint of lowest validation loss, verified. Raises RunError if there is none.
-
-    One whose state cannot be read is left out with a warning. The one of an export is used, evaluated or not.
-    """
+    """Return the best checkpoint by `rank`, or that of an export, verified. Raises RunError if there is none; warns of unreadable ones."""
     evaluated: list[tuple[float, int, Checkpoint]] = []
     for checkpoint in all_checkpoints(folder):
         try:
-            if (loss := checkpoint.valid_loss) is not None or not checkpoint.training.exists():
-                evaluated.append((math.inf if loss is None else loss, checkpoint.step, checkpoint))
+            if (rank := checkpoint.rank) is not None or not checkpoint.training.exists():
+                evaluated.append((math.inf if rank is None else rank, checkpoint.step, checkpoint))
         except RunError as error:
             warnings.warn(f"{error}: this checkpoint is left out", stacklevel=2)
     if not evaluated:

@@ -112,8 +112,8 @@ def prune(newest: Checkpoint, keep_best: int, warn: Callable[[str], None]) -> No
     One that cannot be removed costs a warning: the next call removes it.
     """
     folder = newest.path.parent
-    losses = {c.path: (loss, c.step) for c in all_checkpoints(folder) if (loss := _loss_if_readable(c)) is not None}
-    kept = {*sorted(losses, key=losses.__getitem__)[:keep_best], newest.path}
+    ranks = {c.path: (rank, c.step) for c in all_checkpoints(folder) if (rank := _rank_if_readable(c)) is not None}
+    kept = {*sorted(ranks, key=ranks.__getitem__)[:keep_best], newest.path}
     stale = [c.path for c in all_checkpoints(folder) if c.path not in kept]
     for path in (*folder.glob("removed-*"), *folder.glob("damaged-*"), *stale):
         going = folder / f"removed-{path.name.removeprefix('removed-')}"
@@ -123,9 +123,9 @@ def prune(newest: Checkpoint, keep_best: int, warn: Callable[[str], None]) -> No
             warn(f"{going}: cannot be removed now, the next checkpoint tries again: {error.strerror}")
 
 
-def _loss_if_readable(checkpoint: Checkpoint) -> float | None:
+def _rank_if_readable(checkpoint: Checkpoint) -> float | None:
     try:
-        return checkpoint.valid_loss
+        return checkpoint.rank
     except RunError:
         return None
 

@@ -8,7 +8,7 @@ when a process has died. No objects are sent, only numbers, so nothing is ever u
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,6 +67,15 @@ class World:
         total = torch.from_numpy(values.copy())
         dist.all_reduce(total, group=self.group)
         return total.numpy()
+
+    def all_texts(self, mine: Mapping[int, str], n: int) -> list[str]:
+        """Return n texts, of which each process has some by their places, and another process none of them."""
+        encoded = {place: np.frombuffer(text.encode(), np.uint8) for place, text in mine.items()}
+        table = np.zeros((n, self.largest(max(map(len, encoded.values()), default=0))))
+        for place, text in encoded.items():
+            table[place, : len(text)] = text
+        rows = self.sum_arrays(table).astype(np.uint8)
+        return [row[row > 0].tobytes().decode() for row in rows]
 
     def largest(self, value: int) -> int:
         """Return the largest of the processes' values."""

@@ -66,13 +66,17 @@ def write_gallery(samples: SampleWriter, model: CaptionModel) -> None:
     write_json(folder / "captions.json", entries)
 
 
-def write_summary(run: RunFolder, state: TrainState, best: TrainedRun, training_captions: Iterable[str]) -> None:
+def write_summary(
+    run: RunFolder, state: TrainState, best: TrainedRun, training_captions: Iterable[str], *, best_by: str
+) -> None:
     """Write the figures of a run that its comparison shows; last, for they tell that it is finished."""
+    scores = best.checkpoint.state().get("scores")
     write_json(
         run.validation / "summary.json",
         {
             "step": best.checkpoint.step,
             "valid_loss": best.checkpoint.valid_loss,
+            **({"scores": scores, "best_by": best_by} if scores else {}),
             "steps": state.step,
             "elapsed_s": state.elapsed_s,
             "captions_per_s": state.captions / state.train_time_s if state.train_time_s else None,

@@ -12,15 +12,18 @@ first one writes (training/distributed.py, training/parallel.py).
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import shutil
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from img2seq.build.model import build_model
@@ -30,16 +33,20 @@ from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ModelError, RunError
+from img2seq.inference.from_run import defaults_of
+from img2seq.metrics.reward import CaptionReward
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import on_first_core
 from img2seq.model.cpu.memory import keep_freed_memory
+from img2seq.model.weights import read_tensors
 from img2seq.progress import Announcer
-from img2seq.run.checkpoint import Checkpoint
+from img2seq.run.checkpoint import Checkpoint, best
 from img2seq.run.folder import RunFolder
 from img2seq.run.lock import locked
 from img2seq.run.saver import Saver
 from img2seq.run.write import remove_half_written, write_json
 from img2seq.training.average import WeightAverage
+from img2seq.training.caption_metrics import CaptionScorer
 from img2seq.training.describe import describe_run
 from img2seq.training.distributed import ALONE, World, joined
 from img2seq.training.finish import last_losses
@@ -55,6 +62,7 @@ from img2seq.training.parallel import (
     parallel_loss,
     whole,
 )
+from img2seq.training.phases import TrainingPhase, apply_to_encoders, phase_of, phases_of, without_cached_features
 from img2seq.training.record import NoRecorder, Recorder
 from img2seq.training.resume import (
     DISK_ERRORS,
@@ -64,8 +72,9 @@ from img2seq.training.resume import (
     clear,
 )
 from img2seq.training.schedule import learning_rate
-from img2seq.training.state import TrainState, restore, training_tensors
-from img2seq.training.validation import image_losses
+from img2seq.training.self_critical import SelfCriticalLoss
+from img2seq.training.state import TrainState, position_of, restore, training_tensors
+from img2seq.training.validation import Evaluation, image_losses
 from img2seq.training.work import Work, WorkPlan
 
 
@@ -114,7 +123,11 @@ def _train_joined(
     step = world.from_first(step_to_resume)
     previous = Checkpoint(run.checkpoints / f"step-{step:08d}") if step >= 0 else None
     try:
-        prepared = world.in_turn(lambda: prepare(config, announce, previous))
+        phases = phases_of(config)
+        inputs = phase_of(previous, phases).inputs
+        prepared = world.in_turn(lambda: prepare(config, announce, previous, inputs))
+        for phase in phases:  # what cannot be trained is said before anything is
+            apply_to_encoders(prepared.model, phase)
         parts = (prepared.facts, prepared.data, prepared.train.image_ids, prepared.valid.image_ids)
         world.check_same("facts, captions or images", *map(str, parts))
     except BaseException:
@@ -128,7 +141,10 @@ def _train_joined(
             clear(run)
         remove_half_written(run.path)
         describe_run(run, loaded, prepared)
-    Trainer(run, config, prepared, announce, started, world).run_to_end(previous)
+    Trainer(run, config, prepared, announce, started, world, previous).run_to_end(previous)
+
+
+BETTER = {"loss": "lower validation loss", "cider_d": "higher CIDEr-D", "bleu_4": "higher BLEU-4"}
 
 
 class _Stops(Exception):
@@ -146,42 +162,23 @@ class Trainer:
         announce: Announcer,
         started: float,
         world: World = ALONE,
+        previous: Checkpoint | None = None,
     ):
         self.run, self.config, self.prepared, self.announce, self.started = (run, config, prepared, announce, started)
         self.world = world
         self.model: CaptionModel = prepared.model
         self.device = self.model.device
-        optimization, precision = config.globals.optimization, config.globals.accelerator.precision
-        factors = {entry.name: entry.model.lr_factor for entry in config.inputs}
-        basic = config.globals.basic_experiment
+        basic, precision = config.globals.basic_experiment, config.globals.accelerator.precision
         self.workers, self.seed = basic.dataloader_workers, basic.seed
-        accumulate = optimization.gradient_accumulation_steps or 1
-        fewest = 2 if needs_two_images(self.model) else 1
-        self.work = WorkPlan(prepared.train, basic, accumulate, world, fewest_images=fewest)
-        if self.work.n_joined:
-            announce.say(
-                f"batch normalisation cannot train on a single image of this size: {self.work.n_joined} of {self.work.n_batches} batches hold "
-                "more than batch_size captions, so that none has one image"
-            )
-        self.n_steps = self.work.n_steps
-        self.objective: Objective = CrossEntropy(optimization.label_smoothing)
-        self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
-            self.model,
-            self.objective,
-            world,
-            config.globals.accelerator.strategy,
-            compiled=config.globals.model.compile_model,
-            example=self.work.smallest_batch,
-        )
-        self.optimizer: Optimizer = build_optimizer(self.model, optimization, factors)
-        self.average = WeightAverage(self.model, config.globals.model)
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.sharded = is_sharded(self.model)
-        self.state = TrainState()
-        self.statistics = batch_statistics(self.model.train())
         types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "fp16-mixed": torch.float16}
         self.autocast_to = types.get(str(precision))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast_to == torch.float16)
+        self.phases = phases_of(config)
+        self.plans = [self._plan(phase) for phase in self.phases]
+        self.n_steps = sum(plan.n_steps for plan in self.plans)  # fewer where a phase is stopped early
+        self.state = TrainState() if previous is None else position_of(previous)
+        self.loss: nn.Module | None = None
+        self._set_up_phase()
         record = Recorder if world.first else NoRecorder
         self.recorder = record(run, config, prepared, announce, self.n_steps)
         self.saver = Saver(
@@ -190,10 +187,107 @@ class Trainer:
             histories=(run.history_train, run.history_valid),
             warn=announce.warn,
         )
-        self.saved: tuple[int, float | None] | None = None
+        metrics = config.globals.evaluation_checkpoint.caption_metrics
+        self.scorer = None if metrics is None else CaptionScorer(metrics, config, prepared, world)
+        self.saved: tuple[int, bool] | None = None  # which step, and whether it was evaluated
         self.stop_signal: int | None = None
-        self.last_evaluation: tuple[int, float] | None = None
+        self.evaluated_step: int | None = None
+        self.last_evaluation: Evaluation | None = None  # of this session
         self.elapsed_before_s = 0.0
+
+    # --- phases
+
+    @property
+    def phase(self) -> TrainingPhase:
+        return self.phases[self.state.phase]
+
+    @property
+    def work(self) -> WorkPlan:
+        return self.plans[self.state.phase]
+
+    def _plan(self, phase: TrainingPhase) -> WorkPlan:
+        """Return the steps of a phase."""
+        options = phase.settings
+        apply_to_encoders(self.model, phase)
+        plan = WorkPlan(
+            self.prepared.train,
+            options.basic_experiment,
+            options.optimization.gradient_accumulation_steps or 1,
+            self.world,
+            fewest_images=2 if needs_two_images(self.model) else 1,
+            n_samples=options.self_critical.n_samples if phase.objective == "self_critical" else 0,
+        )
+        if plan.n_joined:
+            self.announce.say(
+                f"batch normalisation cannot train on a single image of this size: {plan.n_joined} of {plan.n_batches} batches hold "
+                "more than batch_size captions, so that none has one image"
+            )
+        return plan
+
+    def _set_up_phase(self) -> None:
+        """Build what a phase trains with; its images are there already."""
+        phase, options = self.phase, self.phase.settings
+        apply_to_encoders(self.model, phase)
+        self.work.data = self.prepared.train
+        self.objective: Objective = self._build_objective()
+        if self.loss is not None:
+            self.loss = None
+            gc.collect()  # the processes' exchange of the last phase lets go of the parameters
+        self.loss = parallel_loss(  # before the optimiser: it may turn the model's tensors into shards
+            self.model,
+            self.objective,
+            self.world,
+            options.accelerator.strategy,
+            compiled=options.model.compile_model,
+            example=self.work.smallest_batch,
+        )
+        factors = {entry.name: entry.model.lr_factor for entry in self.config.inputs}
+        self.optimizer: Optimizer = build_optimizer(self.model, options.optimization, factors)
+        self.average = WeightAverage(self.model, options.model)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.sharded = is_sharded(self.model)
+        self.statistics = batch_statistics(self.model.train())
+
+    def _build_objective(self) -> Objective:
+        options, data, output = self.phase.settings, self.prepared.train, self.config.output
+        if self.phase.objective == "cross_entropy":
+            return CrossEntropy(options.optimization.label_smoothing)
+        critical = options.self_critical
+        reward = CaptionReward(data.captions, bleu_weight=critical.bleu_weight)
+        signature = reward.signature(n_samples=critical.n_samples, baseline=critical.baseline)
+        self.announce.say(
+            f"phase {self.phase.name}: reward {signature}, document frequency of {len(data):,} training images"
+        )
+        longest = defaults_of(output.output_type_info.max_length, self.prepared.facts.max_length)
+        return SelfCriticalLoss(
+            critical, data, self.prepared.tokenizer, reward, max_length=longest.get("max_length"), seed=self.seed
+        )
+
+    def _enter_phase(self, number: int) -> None:
+        """Begin the next phase with the best weights so far."""
+        if self.evaluated_step != self.state.step:
+            self._evaluate()
+        self._save()
+        self.saver.wait()
+        self.world.wait()  # for the first one to have saved
+        self.saver.is_prepared = False  # another optimiser has other tensors
+        start = best(self.run.checkpoints)
+        self.model.load_state_dict(read_tensors(start.weights))
+        self.state.enter_phase(number)
+        phase = self.phase
+        self.announce.say(f"phase {phase.name} begins at step {self.state.step} with the weights of step {start.step}")
+        for encoder in map(self.model.encoder, self.model.encoders):
+            encoder.runtime = None  # it has the weights of before
+        apply_to_encoders(self.model, phase)
+        basic = phase.settings.basic_experiment
+        self._use(self.world.in_turn(lambda: self.prepared.with_inputs(phase.inputs, basic, self.announce)))
+        self._set_up_phase()
+
+    def _use(self, prepared: Prepared) -> None:
+        """Take other images of the same data from now on."""
+        self.prepared = self.recorder.sample_writer.prepared = prepared
+        if self.scorer is not None:
+            self.scorer.valid = prepared.valid
 
     # --- the loop
 
@@ -203,18 +297,20 @@ class Trainer:
             self.state = restore(previous, self.model, self.optimizer, self.average, self.scaler)
             self._check_position(previous)
             self.elapsed_before_s = self.state.elapsed_s
-            self.saved = (self.state.step, previous.valid_loss)
-            if previous.valid_loss is not None:
-                self.last_evaluation = (self.state.step, previous.valid_loss)
+            self.saved = (self.state.step, previous.valid_loss is not None)
+            self.evaluated_step = self.state.step if previous.valid_loss is not None else None
             self.announce.say(f"resuming after step {self.state.step} of {self.n_steps}")
-        self.recorder.begin(self.state.step, self._rate, evaluated=self.last_evaluation is not None)
+        self.recorder.begin(self.state.step, self._planned_rate, evaluated=self.evaluated_step is not None)
         with contextlib.closing(self.recorder):
-            if self.last_evaluation is not None and self.world.from_first(self._lacks_samples):
+            if self.evaluated_step is not None and self.world.from_first(self._lacks_samples):
                 self._draw(self._whole_model)  # killed after the checkpoint, before its samples were written
             with self.saver, first_signal_to(self._ask_to_stop, others_may_end_us=self.world.size > 1):
                 with self.announce.bar("training", self.n_steps, unit="steps") as advance:
                     advance(self.state.step)
                     self._train(advance)
+                    while self.state.phase + 1 < len(self.phases):
+                        self._enter_phase(self.state.phase + 1)
+                        self._train(advance)
                 self._end_with_evaluation_and_checkpoint()
             self._write_last_losses()
 
@@ -224,7 +320,7 @@ class Trainer:
         Earlier versions had epochs of unequal length where images have unequally many captions: their positions are near.
         """
         step, epoch, batch = self.state.step, self.state.epoch, self.state.batch
-        expected = self.work.steps_before(epoch, batch)
+        expected = self.state.phase_step + self.work.steps_before(epoch - self.state.phase_epoch, batch)
         if expected == step and batch <= self.work.n_batches:
             return
         if not self.work.has_mixed_groups or abs(step - expected) > step // 10:
@@ -237,62 +333,65 @@ class Trainer:
         )
 
     def _train(self, advance: Callable[..., None]) -> None:
-        basic, intervals = self.config.globals.basic_experiment, self.config.globals.evaluation_checkpoint
-        state = self.state
-        was_due = 0 < state.step < self.n_steps and state.step % intervals.sample_interval == 0
-        if was_due and self.last_evaluation is None:
+        intervals, state, phase = self.config.globals.evaluation_checkpoint, self.state, self.phase
+        last_step = state.phase_step + self.work.n_steps
+        last_epoch = state.phase_epoch + phase.settings.basic_experiment.n_epochs
+        was_due = 0 < state.step < last_step and state.step % intervals.sample_interval == 0
+        if was_due and self.evaluated_step is None:
             self._evaluate()  # a signal had cut it short
         self.model.train()
-        while state.epoch < basic.n_epochs and not self._stops_early():
+        while state.epoch < last_epoch and not self._stops_early():
             for work in self.work.steps(state.epoch, done=state.batch):
                 begun = time.perf_counter()
                 self.saver.check()
-                loss, rate, norm = self._step(work)
+                measured, rate, norm = self._step(work)
                 state.step += 1
                 state.batch += len(work.batches)
                 state.captions += work.n_captions
                 took_s = time.perf_counter() - begun
                 state.train_time_s += took_s
-                self.recorder.step(state, loss, rate, norm, work.n_captions / took_s)
-                advance(1, f"loss {loss:.3f}, {state.captions / state.train_time_s:.0f} captions/s")
+                self.recorder.step(state, phase, measured, rate, norm, work.n_captions / took_s)
+                advance(1, f"{phase.measures} {measured:.3f}, {state.captions / state.train_time_s:.0f} captions/s")
                 if self.world.first and not self.sharded and not self.saver.is_prepared:
                     self.saver.prepare(*self._tensors())
-                is_last = state.step == self.n_steps
+                is_last = state.step == last_step
                 if state.step % intervals.sample_interval == 0 and not is_last:
                     self._evaluate()
                 if intervals.checkpoint_interval and state.step % intervals.checkpoint_interval == 0 and not is_last:
                     self._save()
                 self._stop_if_asked()
                 if self._stops_early():
+                    what = f"phase {phase.name} stopped" if phase.name else "stopped"
                     self.announce.say(
-                        f"stopped early at step {state.step}: no lower validation loss in {state.evaluations_since_best} evaluations"
+                        f"{what} early at step {state.step}: no {BETTER[intervals.best_by]} in {state.evaluations_since_best} evaluations"
                     )
                     return
             state.epoch, state.batch = state.epoch + 1, 0
 
     @on_first_core()
     def _step(self, work: Work) -> tuple[float, float, float]:
-        """Take one optimiser step; return loss (nats per token), learning rate and gradient norm.
+        """Take one optimiser step; return loss (nats per token) or reward (of a sample), learning rate and gradient norm.
 
         In float16 a gradient may overflow: then the weights stay as they are, and the next step's loss is scaled less.
 
         Raises:
             ModelError: if loss or gradient is not finite; the weights are as they were before the step.
         """
-        optimization, world = self.config.globals.optimization, self.world
-        step = self.state.step + 1
+        optimization, world, loss_of = self.phase.settings.optimization, self.world, self.loss
+        assert loss_of is not None
+        step, divisor = self.state.step + 1, self.objective.divisor(work)
         self._set_seed("step", step, world.rank)  # dropout is a function of the step and of who computes it
         rate = self._rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         losses: list[Tensor] = []
         for place, (batch, counts) in enumerate(zip(work.batches, work.counts, strict=True), 1):
-            packed = self.objective.prepare(self.model, batch)
+            packed = self.objective.prepare(self.model, batch, work=work, step=step, counts=counts)
             is_last = place == len(work.batches)
-            with nullcontext() if is_last else gradients_kept_here(self.loss):
+            with nullcontext() if is_last else gradients_kept_here(loss_of):
                 with self._autocast():
-                    loss = self.loss(packed) * counts
-                self.scaler.scale(loss * world.size / work.n_tokens).backward()  # gradients are averaged over processes
+                    loss = loss_of(packed) * counts
+                self.scaler.scale(loss * world.size / divisor).backward()  # gradients are averaged over processes
             losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         if optimization.gradient_noise:
@@ -303,14 +402,15 @@ class Trainer:
         nats = 0.0
         for of_batch in of_batches:  # not `sum`, which rounds otherwise since Python 3.12
             nats += of_batch
-        nats = world.sum(nats)
+        mine, n_measured = self.objective.measured(work, nats)
+        measured = world.sum(mine)
         if 0 < optimization.gradient_clipping < norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.trained, optimization.gradient_clipping, total_norm, foreach=True)
-        if not math.isfinite(nats) or not (math.isfinite(norm) or self.scaler.get_scale() > 1):
+        if not math.isfinite(measured) or not (math.isfinite(norm) or self.scaler.get_scale() > 1):
             if world.first:
                 write_json(self.run.path / "not_finite.json", {"step": step, "image_ids": work.image_ids})
             raise ModelError(
-                f"step {step}: loss {nats / work.n_tokens} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images"
+                f"step {step}: {self.phase.measures} {measured / n_measured} and gradient norm {norm} are not finite; weights are as before the step, its images are in not_finite.json. Lower optimization.lr or look at these images"
             )
         if math.isfinite(norm):
             self.optimizer.step()
@@ -318,9 +418,9 @@ class Trainer:
         self.optimizer.zero_grad()
         self.scaler.update()
         world.average_(self.statistics)
-        self.state.train_nats += nats
-        self.state.train_tokens += work.n_tokens
-        return nats / work.n_tokens, rate, norm
+        self.state.train_nats += measured
+        self.state.train_tokens += n_measured
+        return measured / n_measured, rate, norm
 
     def _add_noise(self, step: int, deviation: float) -> None:
         """Add the same noise to the gradient in all processes, or to each shard its own."""
@@ -351,7 +451,7 @@ class Trainer:
             raise _Stops
 
     def _measure(self) -> None:
-        state, schedule = self.state, self.config.globals.lr_schedule
+        state, schedule = self.state, self.phase.settings.lr_schedule
         with self.average.applied():
             model = self._whole_model()
             with self.announce.bar("evaluating", len(self.prepared.valid)) as advance:
@@ -365,15 +465,23 @@ class Trainer:
                     advance=advance,
                     before_batch=self._stop_measuring_if_signalled,
                 )
-        loss = losses.per_token
-        if not math.isfinite(loss):
-            raise ModelError(f"step {state.step}: the validation loss is {loss}; weights that give it are not saved")
+            loss = losses.per_token
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"step {state.step}: the validation loss is {loss}; weights that give it are not saved"
+                )
+            scores = self._score_captions(model)
         state.elapsed_s = self._elapsed_s()
-        self.recorder.evaluation(state, loss, self._rate(max(1, state.step)))
-        self.last_evaluation = (state.step, loss)
+        best_by = self.config.globals.evaluation_checkpoint.best_by
+        found = self.last_evaluation = Evaluation(state.step, loss, scores, best_by)
+        is_best = state.is_better(found)
+        rate = self._rate(max(state.phase_step + 1, state.step))
+        self.recorder.evaluation(state, self.phase, found, rate, is_best=is_best)
+        self.evaluated_step = state.step
         state.train_nats, state.train_tokens = 0.0, 0
-        if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, state.evaluations_since_best, state.plateau_count = loss, 0, 0
+        if is_best:
+            state.best_loss, state.best_score = loss, scores.get(best_by)
+            state.evaluations_since_best, state.plateau_count = 0, 0
         else:
             state.evaluations_since_best += 1
             state.plateau_count += 1
@@ -384,6 +492,13 @@ class Trainer:
             self._save()
         self._draw(lambda: model)
         self.model.train()
+
+    def _score_captions(self, model: CaptionModel) -> dict[str, float]:
+        """Return the scores of captions of validation images, where the run asks for them."""
+        if self.scorer is None:
+            return {}
+        with self.announce.bar("captioning", len(self.scorer)) as advance:
+            return self.scorer.measure(model, advance=advance, before_batch=self._stop_measuring_if_signalled)
 
     def _draw(self, model: Callable[[], CaptionModel]) -> None:
         """Draw curves and sample captions: after the checkpoint is saved, for no resume reads them."""
@@ -397,8 +512,8 @@ class Trainer:
         state = self.state
         state.elapsed_s = self._elapsed_s()
         evaluated = self.last_evaluation
-        loss = evaluated[1] if evaluated is not None and evaluated[0] == state.step else None
-        if self.saved is not None and self.saved[0] == state.step and (loss is None or self.saved[1] is not None):
+        evaluated = evaluated if evaluated is not None and evaluated.step == state.step else None
+        if self.saved is not None and self.saved[0] == state.step and (evaluated is None or self.saved[1]):
             return
         self.recorder.flush()
         weights, training = self._tensors()
@@ -407,11 +522,11 @@ class Trainer:
             "n_steps": self.n_steps,
             "n_averaged": self.average.n_averaged,
             "scaler": self.scaler.state_dict(),
-            "valid_loss": loss,
+            **({"valid_loss": None} if evaluated is None else evaluated.to_json()),
         }
         if self.world.first:
             self.saver.save(state.step, weights, training, saved)
-        self.saved = (state.step, loss)
+        self.saved = (state.step, evaluated is not None)
 
     def _tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the weights to use, and what else a resumed run needs; all processes must ask together."""
@@ -420,7 +535,7 @@ class Trainer:
 
     def _end_with_evaluation_and_checkpoint(self) -> None:
         """Leave a run that can be used, whatever its intervals were."""
-        if self.last_evaluation is None or self.last_evaluation[0] != self.state.step:
+        if self.evaluated_step != self.state.step:
             self._evaluate()
         self._save()
         self.saver.wait()
@@ -429,9 +544,12 @@ class Trainer:
 
     def _write_last_losses(self) -> None:
         """Measure the best checkpoint, which runs are compared by."""
-        best = load_run(self.run.path, device=str(self.device))
-        losses = last_losses(best.model, self.config, self.prepared, self.announce, self.world)
-        self.recorder.finish(self.state, best, losses)
+        found = load_run(self.run.path, device=str(self.device))
+        if any(phase.encoder_stages for phase in self.phases):  # cached features may be those of other weights
+            inputs = without_cached_features(self.config.inputs)
+            self._use(self.prepared.with_inputs(inputs, self.config.globals.basic_experiment, self.announce))
+        losses = last_losses(found.model, self.config, self.prepared, self.announce, self.world)
+        self.recorder.finish(self.state, found, losses)
 
     def _whole_model(self) -> CaptionModel:
         """Return the model to evaluate: the one that is trained, or where its tensors are shards, a whole copy."""
@@ -442,9 +560,10 @@ class Trainer:
         return model
 
     def _stops_early(self) -> bool:
-        control = self.config.globals.training_control
+        control, state = self.phase.settings.training_control, self.state
         patience, buffer = control.early_stopping_patience, control.early_stopping_buffer or 0
-        return bool(patience) and self.state.evaluations_since_best >= patience and self.state.step >= buffer
+        is_over = state.step - state.phase_step >= buffer
+        return bool(patience) and state.evaluations_since_best >= patience and is_over
 
     def _stop_if_asked(self) -> None:
         limit = self.config.globals.basic_experiment.max_time_s
@@ -465,9 +584,19 @@ class Trainer:
         self.stop_signal = number
         self.announce.say("finishing this step, then saving; again to exit at once", level="warning")
 
+    def _planned_rate(self, step: int) -> float:
+        """Return the learning rate of a step where no phase ends early and `plateau` never falls."""
+        ends = list(accumulate(plan.n_steps for plan in self.plans))
+        place = min(bisect_left(ends, step), len(ends) - 1)
+        settings, n_steps = self.phases[place].settings, self.plans[place].n_steps
+        return learning_rate(step - ends[place] + n_steps, n_steps, settings.lr_schedule, settings.optimization)
+
     def _rate(self, step: int) -> float:
-        options = self.config.globals
-        return learning_rate(step, self.n_steps, options.lr_schedule, options.optimization, n_falls=self.state.n_falls)
+        """Return the learning rate of a step of this phase."""
+        options, of_phase = self.phase.settings, step - self.state.phase_step
+        return learning_rate(
+            of_phase, self.work.n_steps, options.lr_schedule, options.optimization, n_falls=self.state.n_falls
+        )
 
     def _elapsed_s(self) -> float:
         return self.elapsed_before_s + time.monotonic() - self.started

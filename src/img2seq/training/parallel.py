@@ -23,7 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from img2seq.data.batch import Batch
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.decoder import Block
-from img2seq.model.packing import PackedBatch
+from img2seq.model.packing import PackedBatch, pack
+from img2seq.model.teacher_forcing import token_losses
 from img2seq.training.distributed import World
 from img2seq.training.objective import Objective
 
@@ -80,7 +81,7 @@ def parallel_loss(
         device_ids=[device] if device.type == "cuda" else None,
         **options,
         gradient_as_bucket_view=True,
-        find_unused_parameters=_has_idle_parameters(model, objective, example()),
+        find_unused_parameters=_has_idle_parameters(model, example()),
     )
 
 
@@ -98,14 +99,14 @@ def _units(model: CaptionModel) -> Iterator[nn.Module]:
         yield block
 
 
-def _has_idle_parameters(model: CaptionModel, objective: Objective, example: Batch) -> bool:
+def _has_idle_parameters(model: CaptionModel, example: Batch) -> bool:
     """Return whether there are parameters that the loss does not depend on, such as those of a head left out.
 
     DDP has to be told, or it waits for their gradients.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     model.eval()  # batch statistics stay as they are
-    loss = objective.loss_sum(model, objective.prepare(model, example))
+    loss = token_losses(model, pack(example, model.device)).sum()
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     model.train()
     return any(gradient is None for gradient in gradients)
@@ -135,7 +136,7 @@ def needs_two_images(model: CaptionModel) -> bool:
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found.append(inputs[0].numel() == inputs[0].shape[1])
 
-    for encoder in (e for e in map(model.encoder, model.encoders) if not e.frozen):
+    for encoder in (e for e in map(model.encoder, model.encoders) if not (e.frozen or e.keeps_statistics)):
         layers = [layer for layer in encoder.modules() if isinstance(layer, _BatchNorm)]
         hooks = [layer.register_forward_pre_hook(note) for layer in layers]
         blank = torch.zeros(1, encoder.n_channels, *encoder.size, dtype=torch.uint8, device=encoder.scale.device)

@@ -67,6 +67,9 @@ MAY_CHANGE = {
     "outputs.*.sampling_config.*": "of samples, not of training",
 }
 
+# What checkpoints are ranked by: those of before must remain comparable.
+RANKS = ("globals.evaluation_checkpoint.best_by", "globals.evaluation_checkpoint.caption_metrics*")
+
 
 def check_output_folder(run: RunFolder, *, resume: bool) -> None:
     """Raise RunError for a file, for a folder that holds anything but a run or cannot be written, and where there is nothing to resume."""
@@ -128,7 +131,13 @@ def _check_config(run: RunFolder, config: Experiment, announce: Announcer) -> No
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     }
-    allowed = {key for key in changes if any(fnmatch(key, pattern) for pattern in MAY_CHANGE)}
+    evaluation = config.globals.evaluation_checkpoint
+    kept = RANKS if evaluation.best_by != "loss" else RANKS[:1]
+    allowed = {
+        key
+        for key in changes
+        if any(fnmatch(key, pattern) for pattern in MAY_CHANGE) and not any(fnmatch(key, pattern) for pattern in kept)
+    }
     if refused := [line for key, line in changes.items() if key not in allowed]:
         raise RunError(
             f"{run.path}: cannot be resumed: these fields decide what is trained and must stay as they were:\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,11 @@ def sampling(config: SamplingConfig, *, seed: int) -> Decoding:
     return Decoding(method="sample", max_length=values["generated_sequence_length"], seed=seed, **chosen)
 
 
+def choose_images(image_ids: Iterable[str], n: int) -> list[str]:
+    """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
+    return sorted(image_ids, key=lambda image_id: seed_of("gallery", image_id))[:n]
+
+
 class SampleWriter:
     """Captions some validation images and the configured manual inputs.
 
@@ -45,6 +50,7 @@ class SampleWriter:
         self.specs = image_specs(config.inputs)
         self.place_of = {image_id: place for place, image_id in enumerate(prepared.valid.image_ids)}
         self._warned_of_pictures = self._looked_for_letters = False
+        self.also: Callable[[list[Sample], int], None] = lambda samples, step: None  # who else gets samples
 
     def write(self, step: int, model: CaptionModel) -> None:
         """Caption by sampling, and write what came of it.
@@ -71,8 +77,8 @@ class SampleWriter:
         return self.run.samples(self.output) / str(step)
 
     def choose_images(self, n: int) -> list[str]:
-        """Return n ids that depend on the ids alone, so that every run of the same split shows the same pictures."""
-        return sorted(self.place_of, key=lambda image_id: seed_of("gallery", image_id))[:n]
+        """Return n ids of validation images."""
+        return choose_images(self.place_of, n)
 
     def caption(self, model: CaptionModel, image_ids: list[str], decoding: Decoding) -> list[str]:
         """Return a caption of each of these validation images."""
@@ -140,6 +146,7 @@ class SampleWriter:
                 "inputs": f"auto/{n}_inputs",
                 "index": n,
             }
+        self.also(samples, step)
         if not self._looked_for_letters and (
             lacking := letters_without_font("".join(t for s in samples for t in s.true))
         ):

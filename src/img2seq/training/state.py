@@ -17,7 +17,14 @@ from img2seq.model.weights import check_shapes, read_tensors
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.training.average import WeightAverage
 from img2seq.training.parallel import laid_out_as, whole
+from img2seq.training.validation import Evaluation
 
+NOT_IN_OLD_RUNS = (
+    "best_score",
+    "phase",
+    "phase_step",
+    "phase_epoch",
+)  # of the position: then it is where a run without it stands
 OPTIMIZER_STATE = {"SGD": ("momentum_buffer",), "AdaBelief": ("step", "mean", "belief")}  # the others are Adam's
 
 
@@ -29,21 +36,26 @@ class TrainState:
         step: optimiser steps done.
         epoch: the current epoch, from 0.
         batch: batches of this epoch done.
-        best_loss: lowest validation loss so far.
-        evaluations_since_best: evaluations without a lower one.
+        best_loss: lowest validation loss so far, or where checkpoints are chosen by a score, that of the best so far.
+        best_score: that score of the best so far.
+        evaluations_since_best: evaluations without a better one.
         plateau_count: the same since `plateau` last lowered the rate.
         n_falls: how often `plateau` has lowered the rate.
-        train_nats: sum of training losses since the last evaluation.
-        train_tokens: tokens they were taken over.
+        train_nats: sum of training losses since the last evaluation; of rewards, where captions are sampled.
+        train_tokens: tokens they were taken over; samples.
         captions: captions trained on since the run began.
         train_time_s: time spent in training steps.
         elapsed_s: time since the run began, all sessions together.
+        phase: the current phase, from 0.
+        phase_step: steps done when it began.
+        phase_epoch: the epoch it began with.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     best_loss: float | None = None
+    best_score: float | None = None
     evaluations_since_best: int = 0
     plateau_count: int = 0
     n_falls: int = 0
@@ -52,6 +64,21 @@ class TrainState:
     captions: int = 0
     train_time_s: float = 0.0
     elapsed_s: float = 0.0
+    phase: int = 0
+    phase_step: int = 0
+    phase_epoch: int = 0
+
+    def enter_phase(self, phase: int) -> None:
+        """Begin a phase here: the best so far stays, and what waits for a better one begins anew."""
+        self.phase, self.phase_step, self.phase_epoch, self.batch = phase, self.step, self.epoch, 0
+        self.evaluations_since_best = self.plateau_count = self.n_falls = 0
+        self.train_nats, self.train_tokens = 0.0, 0
+
+    def is_better(self, found: Evaluation) -> bool:
+        """Return whether an evaluation is better than the best so far."""
+        if found.best_by == "loss":
+            return self.best_loss is None or found.loss < self.best_loss
+        return self.best_score is None or found.scores[found.best_by] > self.best_score
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,7 +86,7 @@ class TrainState:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrainState:
         """Return the state that was saved. Raises ValueError for fields that are unknown, missing or no such numbers."""
-        kinds = get_type_hints(cls)
+        kinds, data = get_type_hints(cls), {name: getattr(cls, name) for name in NOT_IN_OLD_RUNS} | data
         wrong = [
             name
             for name in {*kinds, *data}
@@ -93,6 +120,17 @@ def training_tensors(model: CaptionModel, optimizer: Optimizer, average: WeightA
     return tensors
 
 
+def position_of(checkpoint: Checkpoint) -> TrainState:
+    """Return the position at a checkpoint. Raises RunError for one that no run can have."""
+    try:
+        state = TrainState.from_json(checkpoint.state()["position"])
+        if state.step != checkpoint.step:
+            raise ValueError(f"position: step {state.step}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{checkpoint.path}: not the state of a training run: {error}") from error
+    return state
+
+
 def restore(
     checkpoint: Checkpoint,
     model: CaptionModel,
@@ -103,12 +141,11 @@ def restore(
     """Put model, optimiser, average and scaler back as they were at a checkpoint, and return the position."""
     data, weights, tensors = checkpoint.state(), read_tensors(checkpoint.weights), read_tensors(checkpoint.training)
     parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "average": {}, "trained": {}}
+    state = position_of(checkpoint)
     try:
-        state, average.n_averaged = TrainState.from_json(data["position"]), data["n_averaged"]
+        average.n_averaged = data["n_averaged"]
         if not _is(average.n_averaged, int):
             raise ValueError("n_averaged")
-        if state.step != checkpoint.step:
-            raise ValueError(f"position: step {state.step}")
         if scaler.is_enabled() and data.get("scaler"):
             scaler.load_state_dict(data["scaler"])
         for name, tensor in tensors.items():

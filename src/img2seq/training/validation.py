@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,33 @@ class ImageLosses:
     def per_token(self) -> float:
         """Return the loss: nats per token over all images."""
         return float(self.nats.sum() / self.tokens.sum())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found of the weights of a step.
+
+    Attributes:
+        step: the step.
+        loss: validation loss, nats per token.
+        scores: of captions, by metric; empty where none were made.
+        best_by: what checkpoints are chosen by: "loss" or a score.
+    """
+
+    step: int
+    loss: float
+    scores: dict[str, float]
+    best_by: str
+
+    @property
+    def rank(self) -> float:
+        """Return what checkpoints are chosen by, the lower the better: the loss, or the negative of a score."""
+        return self.loss if self.best_by == "loss" else -self.scores[self.best_by]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        ranked = {} if self.best_by == "loss" else {"rank": self.rank}
+        return {"valid_loss": self.loss} | ({"scores": self.scores} if self.scores else {}) | ranked
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from itertools import chain
 from img2seq.config.globals import BasicExperiment
 from img2seq.data.batch import Batch
 from img2seq.data.caption_set import CaptionSet
-from img2seq.data.order import Plan, have_mixed_sizes, share, training_plan
+from img2seq.data.order import Group, Plan, have_mixed_sizes, image_plan, share, training_plan
 from img2seq.errors import ModelError
 from img2seq.training.distributed import World
 
@@ -23,7 +23,8 @@ class Work:
         counts: whether a batch counts. A process without a share computes some image all the same and leaves it out of
             the loss, for all must take part when gradients are summed.
         n_tokens: target tokens, of all processes.
-        n_captions: captions, of all processes.
+        n_captions: captions, of all processes; those sampled, where captions are sampled.
+        n_groups: images with captions of theirs, of all processes.
         image_ids: images, of all processes.
     """
 
@@ -31,6 +32,7 @@ class Work:
     counts: list[bool]
     n_tokens: int
     n_captions: int
+    n_groups: int
     image_ids: list[str]
 
 
@@ -43,6 +45,7 @@ class WorkPlan:
         accumulate: batches whose gradients make a step.
         world: the processes that share each batch.
         fewest_images: 2 for a model that cannot train on a single image.
+        n_samples: captions that are sampled of each image, which then comes once an epoch; 0 trains on people's captions.
 
     Attributes:
         n_batches: of every epoch.
@@ -52,17 +55,24 @@ class WorkPlan:
     """
 
     def __init__(
-        self, data: CaptionSet, basic: BasicExperiment, accumulate: int, world: World, *, fewest_images: int = 1
+        self,
+        data: CaptionSet,
+        basic: BasicExperiment,
+        accumulate: int,
+        world: World,
+        *,
+        fewest_images: int = 1,
+        n_samples: int = 0,
     ):
         self.data, self.basic, self.accumulate, self.world = data, basic, accumulate, world
-        self.fewest_images = fewest_images
+        self.fewest_images, self.n_samples = fewest_images, n_samples
         first = self._plan(0)
         if len(first[0]) < fewest_images:
             raise ModelError(
                 "batch normalisation cannot train on one image whose feature map is 1 x 1, and there is but one; add images, raise size, or freeze the encoder"
             )
         self.n_batches, self.has_mixed_groups = len(first), have_mixed_sizes(chain.from_iterable(first))
-        self.n_joined = sum(sum(len(group.captions) for group in groups) > basic.batch_size for groups in first)
+        self.n_joined = sum(self._n_captions(groups) > max(basic.batch_size, n_samples) for groups in first)
         self.n_steps = self.steps_before(basic.n_epochs)
 
     def steps_before(self, epoch: int, batch: int = 0) -> int:
@@ -85,7 +95,8 @@ class WorkPlan:
                     batches=batches,
                     counts=[bool(own) for own in shares[first:place]],
                     n_tokens=data.n_tokens(groups),
-                    n_captions=sum(len(group.captions) for group in groups),
+                    n_captions=self._n_captions(groups),
+                    n_groups=len(groups),
                     image_ids=[data.image_ids[group.image] for group in groups],
                 )
                 batches = []
@@ -94,7 +105,18 @@ class WorkPlan:
         """Return one image with captions of its, to try a model on."""
         return self.data.batch(self._plan(0)[0][:1])
 
+    def _n_captions(self, groups: list[Group]) -> int:
+        return sum(self.n_samples or len(group.captions) for group in groups)
+
     def _plan(self, epoch: int) -> Plan:
+        if self.n_samples:
+            return image_plan(
+                self.data.captions_of,
+                images_per_batch=max(1, self.basic.batch_size // self.n_samples),
+                seed=self.basic.seed,
+                epoch=epoch,
+                fewest_groups=self.fewest_images,
+            )
         return training_plan(
             self.data.captions_of,
             batch_size=self.basic.batch_size,
