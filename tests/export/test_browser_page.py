@@ -21,6 +21,7 @@ from browser import LOOKS, axe_violations, chromium
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.inference.captioner import Captioner
 from npm import example, program
+from pictures import other_colours
 
 pytest.importorskip("playwright", reason="needs playwright, which is not installed")
 from playwright.sync_api import Browser, Page, Route, expect
@@ -138,7 +139,7 @@ def odd_pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     noise.crop((0, 0, 400, 300)).save(folder / "small.jpg")
     noise.save(folder / "large.jpg", quality=90)
     noise.save(folder / "turned.jpg", exif=turned)
-    noise.save(folder / "profile.jpg", icc_profile=_adobe_rgb())
+    noise.save(folder / "profile.jpg", icc_profile=other_colours())
     noise.save(folder / "progressive.jpg", progressive=True, subsampling=0)
     noise.convert("L").save(folder / "gray.jpg")
     noise.convert("L").save(folder / "gray.png")
@@ -146,16 +147,6 @@ def odd_pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     noise.save(folder / "lossless.webp", lossless=True)
     transparent.save(folder / "transparent.png")
     return {path.name: path for path in folder.iterdir()}
-
-
-def _adobe_rgb() -> bytes:
-    """Return a colour profile that is not sRGB: with its red and blue exchanged."""
-    from PIL import ImageCms
-
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    red, blue = profile.find(b"rXYZ"), profile.find(b"bXYZ")
-    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    return bytes(profile)
 
 
 NAMES = ["small.jpg", "large.jpg", "turned.jpg", "profile.jpg", "progressive.jpg", "gray.jpg", "gray.png", "palette.png", "lossless.webp", "transparent.png"]  # fmt: skip

@@ -18,6 +18,7 @@ from img2seq.data.image import from_any
 from img2seq.data.tokenizers_json import to_tokenizers, tokenizer_config
 from img2seq.inference.captioner import Captioner
 from npm import example, program
+from pictures import other_colours
 from tokenizer_cases import ODD, TOKENIZERS
 
 RESIZE = """
@@ -131,9 +132,9 @@ def test_pictures_of_any_kind_have_the_captions_of_the_run(
         big.save(tmp_path / "turned.jpg", exif=turned)
         big.convert("L").save(tmp_path / "gray.png")
         transparent = big.convert("RGBA")
-        transparent.putalpha(Image.linear_gradient("L").resize(big.size))
+        transparent.putalpha(0)  # white, whatever colours are under it
         transparent.save(tmp_path / "transparent.png")
-        big.save(tmp_path / "profile.png", icc_profile=b"\0" * 128)
+        big.save(tmp_path / "profile.png", icc_profile=other_colours())
     pictures = [*sorted(images.glob("*.png")), *sorted(tmp_path.glob("*.*g"))]
     expected = Captioner.load(run, device="cpu").caption([str(path) for path in pictures], method="greedy")
     found = captions(examples, "--pillow", exported, *pictures)
