@@ -91,6 +91,22 @@ def test_a_phase_begins_with_the_best_weights_and_its_own_optimizer(tiny: Path) 
     assert {float(t) for name, t in tensors.items() if name.endswith(".step")} == {5.0}
 
 
+def test_the_planned_learning_rate_is_the_one_that_is_taken(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[list[int], list[float]]] = []
+
+    def draw(steps: list[int], rates: list[float]) -> None:
+        drawn.append((steps, rates))
+
+    monkeypatch.setattr("img2seq.training.record.draw_learning_rate", draw)
+    schedule = {"lr_schedule": "cosine", "warmup_steps": 2, "plot_lr_schedule": True}
+    run = run_of(phased(tiny, {**DECODER, "n_epochs": 2}, {**CRITICAL, "lr": 0.01}, lr_schedule=schedule))
+    ((steps, rates),) = drawn
+    rows = read_table(run.history_train)
+    assert steps == [int(row["iteration"]) for row in rows] == list(range(1, 16))
+    assert rates == [float(row["learning_rate"]) for row in rows]
+    assert max(rates[10:]) == 0.01
+
+
 STOPPED = {
     "cached features, encoder, self-critical": (
         [DECODER, ENCODER, CRITICAL],
