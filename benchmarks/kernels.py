@@ -61,6 +61,8 @@ ROWS: list[tuple[str, str, Sequence[str]]] = [  # speed-up, work, and the models
     ("decoding_layout", "1 caption", WITH_IMAGES),
     ("decoding_layout", "32 captions", WITH_IMAGES),
     ("onnx_encoder", "32 captions", WITH_IMAGES),
+    ("onnx_decoder", "1 caption", WITH_IMAGES),
+    ("onnx_decoder", "32 captions", WITH_IMAGES),
 ]
 CAPTIONS = ("1 caption", "32 captions")
 PAYS, ON_MODELS = 0.03, 2

@@ -144,9 +144,14 @@ def test_a_folder_that_is_nothing_is_named_as_ever(tmp_path: Path) -> None:
         assert done.err == f"error: {nothing}: expected a run folder, found nothing.\n"
 
 
-def test_serving_names_its_own_extra(run: Path) -> None:
-    (done,) = in_the_core(["serve", run], absent=("fastapi",))
-    assert (done.code, done.out, done.err) == (2, "", 'error: serve needs fastapi: pip install "img2seq[serve]"\n')
+def test_other_extras_are_named(run: Path, tmp_path: Path) -> None:
+    (served,) = in_the_core(["serve", run], absent=("fastapi",))
+    (exported,) = in_the_core(["export", run, tmp_path / "exported", "--onnx"], absent=("onnx",))
+    for done, sentence in (
+        (served, 'serve needs fastapi: pip install "img2seq[serve]"'),
+        (exported, 'export --onnx needs onnx: pip install "img2seq[fast]"'),
+    ):
+        assert (done.code, done.out, done.err) == (2, "", f"error: {sentence}\n")
 
 
 @pytest.mark.parametrize("extra", extras.PACKAGES)
@@ -157,5 +162,5 @@ def test_each_extra_brings_the_packages_that_verbs_ask_for(extra: str) -> None:
         for lines in (project["optional-dependencies"][extra], project["dependencies"])
     )
     of = packages_distributions()
-    assert {plain(of[package][0]) for package in extras.PACKAGES[extra]} == brought
+    assert {plain(of[package][0]) for package in extras.PACKAGES[extra]} == brought - {"img2seq[train]"}
     assert not brought & core

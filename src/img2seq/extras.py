@@ -10,8 +10,9 @@ from img2seq.errors import Img2SeqError
 MODEL = ("torch", "torchvision", "timm", "safetensors")  # to compute with a run's own model
 TRAIN = (*MODEL, "matplotlib", "tensorboardX")
 SERVE = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+FAST = ("onnx",)  # to write graphs; what computes them is in the core
 LOGGERS = ("wandb", "mlflow")
-PACKAGES = {"train": TRAIN, "serve": SERVE, "loggers": LOGGERS}
+PACKAGES = {"train": TRAIN, "serve": SERVE, "fast": FAST, "loggers": LOGGERS}
 _NAMES = {"torch": "PyTorch"}
 
 

@@ -340,6 +340,21 @@ def test_what_is_changed_in_it_is_found(own_export: Path) -> None:
         Captioner.load(own_export)
 
 
+def test_its_state_is_shown_and_its_files_are_verified(own_export: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["runs", "show", str(own_export)]) == 0
+    shown = capsys.readouterr().out
+    assert "exported for ONNX Runtime" in shown
+    assert "int8 equal" in shown
+    assert cli.run(["runs", "verify", str(own_export)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("  ok ") == len(read_json(own_export / "export.json")["sha256"])
+    (own_export / "generation_config.json").write_text("{}")
+    cut(own_export / "onnx/encoder_model_fp16.onnx")
+    (own_export / "tokenizer.json").unlink()
+    assert cli.run(["runs", "verify", str(own_export)]) == 2
+    assert capsys.readouterr().out.count("  BAD  ") == 3
+
+
 def test_it_computes_on_the_cpu_and_has_one_step(exported: Path) -> None:
     step = read_json(exported / "export.json")["step"]
     assert Captioner.load(exported, device="cpu", step=step).loaded.step == step

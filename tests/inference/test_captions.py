@@ -65,7 +65,7 @@ def test_onnx_runtime_gives_the_same_captions(
             used.append(faster and accelerate(encoder))
             return used[-1]
 
-        monkeypatch.setattr("img2seq.inference.captioner.accelerate", prepare)
+        monkeypatch.setattr("img2seq.inference.torch_model.accelerate", prepare)
         output = tmp_path / f"{faster}"
         output.mkdir()
         assert img2seq("caption", run, images, "--output", output / "captions.jsonl", "--method", "greedy") == 0

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from img2seq.errors import ModelError
 from img2seq.export.lean import compare_lean_run, write_lean_run
 from img2seq.export.model_card import Said, write_model_card
 from img2seq.export.pictures import pictures_of
 from img2seq.export.target import check_target, new_folder
+from img2seq.extras import FAST, require
 from img2seq.inference.captioner import Captioner
-from img2seq.model.onnx_encoder import is_installed
 from img2seq.progress import Announcer
 from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.folder import open_run
@@ -51,8 +50,8 @@ def export_run(
     """
     run, place = open_run(path), Path(target)
     check_target(place, overwrite=overwrite)
-    if onnx and not is_installed():
-        raise ModelError('export --onnx needs the package onnx: pip install "img2seq[fast]"')
+    if onnx:
+        require("export --onnx", FAST)
     captioner = Captioner.load(run.path, device="cpu", step=step)
     with new_folder(
         place, overwrite=overwrite, needed=lambda: captioner.trained.checkpoint.weights.stat().st_size

@@ -16,8 +16,11 @@ from img2seq.errors import Img2SeqError, RunError
 from img2seq.progress import counted
 from img2seq.report.comparison_page import clock
 from img2seq.report.evaluation_page import METRIC_NAMES
+from img2seq.report.onnx_state import describe_onnx_export, verify_onnx_export
+from img2seq.run.captioning_folder import is_onnx_export
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
+from img2seq.run.hub import local_folder
 from img2seq.run.lock import owner_of
 from img2seq.run.tables import read_history
 
@@ -28,6 +31,8 @@ SCORES = ("bleu_4", "cider_d", "distinct")  # columns of the history, where capt
 
 def describe_run(path: str | Path) -> str:
     """Return a run's state on one screen. Raises RunError if there is no such run or its files cannot be read."""
+    if is_onnx_export(folder := local_folder(path)):
+        return describe_onnx_export(folder, size=folder_size(folder))
     run = open_run(path)
     if run.export.is_file():
         return _describe_export(run)
@@ -182,6 +187,8 @@ def folder_size(folder: Path) -> str:
 
 def verify_run(path: str | Path) -> tuple[str, bool]:
     """Return what was found in each file that training and captioning depend on, and whether all of it is whole."""
+    if is_onnx_export(folder := local_folder(path)):
+        return verify_onnx_export(folder)
     run = open_run(path)
     parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
     if run.export.exists():
