@@ -9,23 +9,6 @@ let busy = true; // until the model is there
 let broken = false; // there will be none
 let captioner = null;
 
-try {
-  if (folder.origin !== location.origin) {
-    throw new Error("it is on another host");
-  }
-  captioner = await Captioner.load(folder);
-  const { run, step } = captioner.config.img2seq;
-  find("state").textContent = `Ready. The model is step ${step.toLocaleString("en")} of ${run}.`;
-  find("choose").disabled = false;
-  busy = false;
-  captionWaiting();
-} catch (error) {
-  broken = true;
-  find("pictures").replaceChildren();
-  find("state").textContent = "";
-  find("problem").textContent = `No model could be loaded from ${folder.pathname}: ${error.message}.`;
-}
-
 find("choose").addEventListener("click", () => find("files").click());
 find("files").addEventListener("change", ({ target }) => {
   add(target.files);
@@ -85,4 +68,21 @@ function show(file) {
   row.querySelector(".name").textContent = file.name;
   find("pictures").prepend(row);
   return row;
+}
+
+try {
+  if (folder.origin !== location.origin) {
+    throw new Error("it is on another host");
+  }
+  captioner = await Captioner.load(folder);
+  const { run, step } = captioner.config.img2seq;
+  find("state").textContent = `Ready. The model is step ${step.toLocaleString("en")} of ${run}.`;
+  find("choose").disabled = false;
+  busy = false;
+  captionWaiting();
+} catch (error) {
+  broken = true;
+  find("pictures").replaceChildren();
+  find("state").textContent = "";
+  find("problem").textContent = `No model could be loaded from ${folder.pathname}: ${error.message}.`;
 }

@@ -23,7 +23,7 @@ from img2seq.inference.captioner import Captioner
 from npm import example, program
 
 pytest.importorskip("playwright", reason="needs playwright, which is not installed")
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 PILLOW = int(PIL.__version__.split(".")[0])
 READ = """async (options) => {
@@ -71,11 +71,23 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, *, ready: bool = True, **look: Any) -> Iterator[Page]:
-    """Open the page. Nothing that is done there may ask another host, break a rule of the page's policy or raise an error."""
-    page = browser.new_page(**look)
+def opened(browser: Browser, url: str, *, ready: bool = True, held: list[Route] | None = None) -> Iterator[Page]:
+    """Open the page. Nothing that is done there may ask another host, break a rule of the page's policy or raise an error.
+
+    Args:
+        browser: that opens it.
+        url: of the page.
+        ready: wait until the model is loaded.
+        held: keeps the request for the encoder until the test lets it go on.
+    """
+    page = browser.new_page()
+    if held is not None:
+        page.route("**/onnx/encoder_model.onnx", lambda route: held.append(route))
     asked: list[str] = []
     wrong: list[str] = []
+    page.on(
+        "filechooser", lambda chooser: None
+    )  # else Playwright begins to look for one only as a key is pressed already
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.extend([message.text] * ("Content Security" in message.text)))
@@ -200,8 +212,14 @@ def test_keyboard_drop_and_paste(page: Page, images: Path) -> None:
 
 
 def test_pictures_given_while_the_model_loads_wait_for_it(browser: Browser, url: str, images: Path) -> None:
-    with opened(browser, url, ready=False) as page:
+    held: list[Route] = []
+    with opened(browser, url, ready=False, held=held) as page:
         page.set_input_files("#files", sorted(images.glob("*.png"))[:2])
+        expect(page.locator("#pictures li")).to_have_count(2)
+        expect(page.locator("#state")).to_contain_text("Loading")
+        while not held:
+            page.wait_for_timeout(10)
+        held[0].continue_()
         expect(page.locator("#pictures li:not([aria-busy])")).to_have_count(2, timeout=60_000)
 
 
