@@ -39,9 +39,9 @@ LEVELS: list[dict[str, int]] = [
     {"build": 730},
     # 600 of inference are the files of `caption`: which pictures, lists and shards among them, and outputs that are continued to the byte.
     # 75 of report say whether captions beat one sentence said of every picture; 210 are the page of `caption --html` and the words
-    # of captions of any tokens, 20 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference hand pictures and captions to that page, 300 are what captions: torch or
-    # ONNX Runtime, loaded from a run or an export.
-    {"inference": 1275, "report": 1475},
+    # of captions of any tokens, 75 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference hand pictures
+    # and captions to that page, 300 are what captions: torch or ONNX Runtime, loaded from a run or an export.
+    {"inference": 1280, "report": 1535},
     # 500 of training are several processes and exact resume; 60 turn lost pictures into warnings, 175 score captions and choose by them,
     # 240 train by the score of sampled captions, 230 in phases, 155 send figures to W&B and MLflow
     {"training": 3035},

@@ -162,5 +162,5 @@ def test_each_extra_brings_the_packages_that_verbs_ask_for(extra: str) -> None:
         for lines in (project["optional-dependencies"][extra], project["dependencies"])
     )
     of = packages_distributions()
-    assert {plain(of[package][0]) for package in extras.PACKAGES[extra]} == brought - {"img2seq[train]"}
+    assert {plain(of.get(package, [package])[0]) for package in extras.PACKAGES[extra]} == brought - {"img2seq[train]"}
     assert not brought & core

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from conftest import img2seq, minimal_config, tiny_config, write_yaml
 from img2seq.config.load import load_config
 from img2seq.errors import ConfigError, RunError
 from img2seq.report.curves import read_curve
+from img2seq.report.run_state import describe_run
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.tables import read_table
@@ -89,6 +91,22 @@ def test_a_phase_begins_with_the_best_weights_and_its_own_optimizer(tiny: Path) 
     assert third == pytest.approx(first, abs=1e-3)
     tensors = load_file(newest(run).training)
     assert {float(t) for name, t in tensors.items() if name.endswith(".step")} == {5.0}
+
+
+def test_the_planned_learning_rate_is_the_one_that_is_taken(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[list[int], list[float]]] = []
+
+    def draw(steps: list[int], rates: list[float]) -> None:
+        drawn.append((steps, rates))
+
+    monkeypatch.setattr("img2seq.training.record.draw_learning_rate", draw)
+    schedule = {"lr_schedule": "cosine", "warmup_steps": 2, "plot_lr_schedule": True}
+    run = run_of(phased(tiny, {**DECODER, "n_epochs": 2}, {**CRITICAL, "lr": 0.01}, lr_schedule=schedule))
+    ((steps, rates),) = drawn
+    rows = read_table(run.history_train)
+    assert steps == [int(row["iteration"]) for row in rows] == list(range(1, 16))
+    assert rates == [float(row["learning_rate"]) for row in rows]
+    assert max(rates[10:]) == 0.01
 
 
 STOPPED = {
@@ -211,6 +229,15 @@ def test_a_checkpoint_of_a_phase_that_is_not_there_is_refused(tiny: Path) -> Non
     write_json(path / "state.json", state | {"position": state["position"] | {"phase": 4}})
     with pytest.raises(RunError, match="phase 5 of 1"):
         phase_of(Checkpoint(path), phases_of(load_config(run.config)))
+
+
+def test_the_state_of_a_run_names_its_phase(tiny: Path) -> None:
+    run = run_of(phased(tiny, DECODER, CRITICAL))
+    shutil.rmtree(run.validation)
+    assert "step 10 of 10 (100%)" in describe_run(run.path)
+    assert ", phase critical" in describe_run(run.path)
+    shutil.rmtree(run.checkpoints)  # killed before the first one
+    assert "epoch 1 of 2, phase decoder" in describe_run(run.path)
 
 
 def test_a_run_in_phases_captions_and_evaluates(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,10 @@ class OnnxModel:
         """See `predictor.CaptioningModel`: it is as fast as it can be."""
         return True
 
+    def prepare_decoder(self) -> bool:
+        """See `predictor.CaptioningModel`."""
+        return True
+
     def leave_a_core(self) -> None:
         """See `predictor.CaptioningModel`."""
         self.threads = max(1, self.threads - 1)

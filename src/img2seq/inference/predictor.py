@@ -67,6 +67,9 @@ class CaptioningModel(Protocol):
     def prepare_for_many(self) -> bool:
         """Take a few seconds to become faster, where that is possible; return whether it is."""
 
+    def prepare_decoder(self) -> bool:
+        """Take a fraction of a second to decode faster, where that is possible; return whether it is."""
+
     def leave_a_core(self) -> None:
         """Compute on one core fewer, from now on: a server's event loop and the pictures that it decodes need one."""
 

@@ -58,7 +58,7 @@ def describe_run(path: str | Path) -> str:
         phases = config.globals.phases
         n_epochs = sum(phase.n_epochs for phase in phases) or config.globals.basic_experiment.n_epochs
         reached += f", epoch {position['epoch'] + (not is_finished)} of {n_epochs}"
-        reached += f", phase {phases[position['phase']].name}" if phases and not is_finished else ""
+        reached += f", phase {phases[position.get('phase', 0)].name}" if phases and not is_finished else ""
         time = f"{clock(position['elapsed_s'])} up to the last checkpoint"
     with _expecting_a_runs(run.history_valid):
         best = _describe_best(read_history(run.history_valid), config.globals.evaluation_checkpoint.best_by)

@@ -148,6 +148,7 @@ def loader(folders: Mapping[str, str], *, device: str, loaded: Callable[[ServedR
         runs = ServedRuns([ServedRun(name, Captioner.load(folder, device=device)) for name, folder in folders.items()])
         for run in runs.by_name.values():
             run.captioner.leave_a_core()
+            run.captioner.prepare_decoder()
         loaded(runs)
         return runs
 
