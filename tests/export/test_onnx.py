@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from img2seq.cli import main as cli
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.tokenizers_json import to_tokenizers, tokenizer_config
 from img2seq.errors import ConfigError, Img2SeqError, ModelError, RunError
-from img2seq.export import onnx_files
+from img2seq.export import onnx_files, parity
 from img2seq.export.export_run import export_run
 from img2seq.inference.predictor import Caption
 from img2seq.model import onnx_decoder
@@ -216,6 +217,27 @@ def test_without_the_pictures_it_is_compared_on_samples(
     assert read_json(tmp_path / "export/parity.json")["of"] == "the run's samples"
 
 
+def test_what_is_exported_is_never_replaced_by_its_export(exported: Path, run: Path, tmp_path: Path) -> None:
+    export_run(run, tmp_path / "lean", announce=QUIET)
+    before = {path: path.read_bytes() for path in (tmp_path / "lean").rglob("*") if path.is_file()}
+    for target in (tmp_path / "lean", tmp_path, tmp_path / "lean/../lean"):
+        with pytest.raises(RunError, match="which is to be exported; choose another folder"):
+            export_run(tmp_path / "lean", target, onnx=("fp32",), overwrite=True, announce=QUIET)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "lean").rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="is an export for ONNX Runtime already; export the run"):
+        export_run(exported, tmp_path / "again", announce=QUIET)
+
+
+def test_a_caption_that_ties_may_be_another(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Caption("a dog", -3.0, ("a", "dog"), (-1.0, -2.0))
+    tied, other = (
+        replace(one, tokens=("a", "cat"), log_probability=-3.00001),
+        replace(one, tokens=("a", "cat"), log_probability=-3.1),
+    )
+    assert parity._share_equal_but_for_ties([one, one], [tied, one]) == 1
+    assert parity._share_equal_but_for_ties([one, one], [other, one]) == 0.5
+
+
 def test_variants_need_the_graphs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["export", str(run), str(tmp_path / "export"), "--int8"]) == 2
     assert "--int8: is a variant of --onnx" in capsys.readouterr().err
@@ -285,25 +307,49 @@ def another_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def without_numbers(model: onnx.ModelProto) -> None:
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(numpy_helper.to_array(bias).shape, np.nan, np.float32), "bias"))
+
+
+def whole_pixels(model: onnx.ModelProto) -> None:
+    shape = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.INT64, shape))
+    model.graph.input[0].name = "pixel_values"
+    model.graph.node.insert(0, helper.make_node("Cast", ["pixel_values"], ["as_floats"], to=TensorProto.FLOAT))
+    for node in list(model.graph.node)[1:]:
+        for n, name in enumerate(node.input):
+            if name == "pixel_values":
+                node.input[n] = "as_floats"
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights outside": (with_graph("decoder_model_merged", outside), r"decoder_model_merged\.onnx: cannot be loaded"),
     "encoder's weights outside": (with_graph("encoder_model", outside), r"encoder_model\.onnx: cannot be loaded"),
     "other pixels": (with_graph("encoder_model", another_width), r"encoder_model\.onnx: not the graph of config\.json: pixel_values"),
-    "another output": (with_graph("decoder_model_merged", another_name), r"decoder_model_merged\.onnx: not the graph.*gives answers"),
+    "another output": (with_graph("decoder_model_merged", another_name), r"decoder_model_merged\.onnx: not the graph.*gives 'answers"),
     "more layers": (with_facts(n_layers=9), r"not the graph of config\.json"),
     "more words": (with_facts(vocabulary=9999), r"tokenizer\.json: expected 9,999 tokens"),
     "another head": (with_facts(head_width=64), r"not the graph of config\.json"),
-    "enormous": (with_facts(height=10**12), r"config\.json: height: expected 1 to 1,000,000"),
+    "enormous": (with_facts(height=10**12), r"config\.json: height: expected 1 to 4,096"),
     "no sense": (with_facts(std=[0.0, 1.0, 1.0]), r"config\.json: mean, std"),
     "text for a number": (with_facts(width="12"), r"config\.json: not the configuration of an export: width"),
     "tokenizer of another run": (another_tokenizer, r"tokenizer\.json: not the tokenizer this model was trained with"),
     "no section": (lambda folder: (folder / "config.json").write_text("{}"), r"config\.json: not the configuration of an export: img2seq"),
+    "no finite mean": (with_facts(mean=[float("nan")] * 3), r"config\.json: (mean, std|not the configuration)"),
+    "endless captions": (with_facts(max_length=10**9), r"config\.json: max_length: expected 1 to"),
+    "of another layout": (lambda folder: change_json(folder / "export.json", format=99), r"export\.json: expected format 1, found"),
+    "other types": (with_graph("encoder_model", whole_pixels), r"pixel_values.* is a tensor\(int64\); expected tensor\(float\)"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not valid JSON"),
     "no protobuf": (lambda folder: (folder / "onnx/encoder_model.onnx").write_bytes(b"\x00" * 99), r"encoder_model\.onnx: cannot be loaded"),
     "cut": (lambda folder: cut(folder / "onnx/encoder_model.onnx"), r"encoder_model\.onnx: cannot be loaded"),
     "tokenizer is no JSON": (lambda folder: (folder / "tokenizer.json").write_text("[" * 9999), r"tokenizer\.json: "),
     "not UTF-8": (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff\xfe"), r"tokenizer\.json: expected UTF-8"),
 }  # fmt: skip
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(read_json(path) | changes))
 
 
 def cut(path: Path) -> None:
@@ -323,6 +369,16 @@ def test_a_hostile_folder_is_one_error(
     assert cli.run(["caption", str(own_export), pictures[0]]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
+
+
+def test_a_model_without_finite_numbers_is_one_error(
+    own_export: Path, pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_graph("decoder_model_merged", without_numbers)(own_export)
+    signed_again(own_export)
+    for method in ("beam", "greedy", "sample"):
+        assert cli.run(["caption", str(own_export), pictures[0], "--method", method]) == 2
+        assert "its numbers are not finite" in capsys.readouterr().err
 
 
 def test_what_is_changed_in_it_is_found(own_export: Path) -> None:
@@ -351,8 +407,10 @@ def test_its_state_is_shown_and_its_files_are_verified(own_export: Path, capsys:
     (own_export / "generation_config.json").write_text("{}")
     cut(own_export / "onnx/encoder_model_fp16.onnx")
     (own_export / "tokenizer.json").unlink()
+    (own_export / "onnx/decoder_model_merged.onnx").unlink()
+    (own_export / "onnx/decoder_model_merged_quantized.onnx").unlink()
     assert cli.run(["runs", "verify", str(own_export)]) == 2
-    assert capsys.readouterr().out.count("  BAD  ") == 3
+    assert capsys.readouterr().out.count("  BAD  ") == 5
 
 
 def test_it_computes_on_the_cpu_and_has_one_step(exported: Path) -> None:

@@ -41,7 +41,12 @@ def inputs_of_export(
         folder.export, Path(captions_file), decoding,
         images_folder=images_folder, document_frequency=document_frequency, options=options,
     )  # fmt: skip
-    return {"data": "captions", **({"split": split} if split else {}), **made_from}
+    return {
+        "data": "captions",
+        "precision": captioner.loaded.precision,
+        **({"split": split} if split else {}),
+        **made_from,
+    }
 
 
 def evaluate_export(
@@ -82,6 +87,6 @@ def evaluate_export(
             advance(len(part))
     problems.add(f"image(s) in {folder} cannot be used", broken)
     settle(problems, "error")
-    extra = {"step": captioner.loaded.step, "decoding": asdict(decoding)}
+    extra = {"step": captioner.loaded.step, "precision": captioner.loaded.precision, "decoding": asdict(decoding)}
     extra["data"] = " ".join(filter(None, (captions_file, split)))
     return evaluated(found, captions, files, extra, training=(), document_frequency=document_frequency)

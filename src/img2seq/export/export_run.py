@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from img2seq.errors import RunError
 from img2seq.export.lean import compare_lean_run, write_lean_run
 from img2seq.export.model_card import Said, write_model_card
 from img2seq.export.pictures import pictures_of
 from img2seq.export.target import check_target, new_folder
 from img2seq.extras import FAST, require
 from img2seq.inference.captioner import Captioner
-from img2seq.progress import Announcer
+from img2seq.progress import Announcer, counted
 from img2seq.report.run_state import describe_evaluation, folder_size
+from img2seq.run.captioning_folder import is_onnx_export
 from img2seq.run.folder import open_run
+from img2seq.run.hub import local_folder
 from img2seq.run.onnx_folder import OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json
 
@@ -48,7 +51,10 @@ def export_run(
             cannot be written; or if what was written is not what the run holds.
         ModelError: if it is a run without one image input, which cannot caption; or has no graph.
     """
-    run, place = open_run(path), Path(target)
+    if is_onnx_export(folder := local_folder(path)):
+        raise RunError(f"{path}: is an export for ONNX Runtime already; export the run that it was made from")
+    run, place = open_run(folder), Path(target)
+    _check_apart(run.path, place)
     check_target(place, overwrite=overwrite)
     if onnx:
         require("export --onnx", FAST)
@@ -67,6 +73,13 @@ def export_run(
     return "\n".join([*lines, *done, *_next_commands(place)])
 
 
+def _check_apart(run: Path, target: Path) -> None:
+    """Raise RunError where an export would replace the run, or the export, that it is made from."""
+    source, final = run.resolve(), target.resolve()
+    if source == final or final in source.parents:
+        raise RunError(f"{target}: holds {run}, which is to be exported; choose another folder")
+
+
 def _write_lean(captioner: Captioner, folder: Path, announce: Announcer) -> list[str]:
     write_lean_run(captioner.trained, folder, announce)
     return [f"  verified: {compare_lean_run(captioner, folder, pictures_of(captioner, LEAN_PICTURES))}"]
@@ -80,7 +93,10 @@ def _write_onnx(captioner: Captioner, folder: Path, precisions: Sequence[Precisi
     report = compare_onnx(captioner, folder, precisions, pictures_of(captioner, PICTURES), announce)
     write_json(OnnxFolder(folder).parity, report)
     to_disk(folder)
-    return [f"  compared on {report['pictures']} pictures ({report['of']}):", *(_line(report, p) for p in precisions)]
+    return [
+        f"  compared on {counted(report['pictures'], 'picture')} ({report['of']}):",
+        *(_line(report, p) for p in precisions),
+    ]
 
 
 def _line(report: dict[str, Any], precision: Precision) -> str:

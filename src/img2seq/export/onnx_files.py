@@ -24,10 +24,9 @@ from img2seq.model.onnx_decoder import decoder_graph
 from img2seq.model.onnx_encoder import encoder_graph
 from img2seq.model.weights import first_line
 from img2seq.progress import Announcer
-from img2seq.run.onnx_folder import SECTION, OnnxFacts, OnnxFolder, Precision
+from img2seq.run.onnx_folder import FORMAT_VERSION, SECTION, OnnxFacts, OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json, write_text
 
-FORMAT_VERSION = 1
 README = Path(__file__).with_name("readme_onnx.txt")
 IDS = {"decoder_start_token_id": BOS, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
 

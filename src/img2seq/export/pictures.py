@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,8 +45,12 @@ def pictures_of(captioner: Captioner, most: int) -> Pictures:
         pass
     folder = trained.run.samples(captioner.loaded.output_name)
     paths = sorted(folder.glob(f"*/auto/*_inputs/{glob.escape(captioner.input_name)}.png"))[-most:]
-    if paths:
-        return Pictures([from_any(path, captioner.spec) for path in paths], "the run's samples")
+    pixels = []
+    for path in paths:
+        with suppress(DataError):  # one that is broken is no reason against the export
+            pixels.append(from_any(path, captioner.spec))
+    if pixels:
+        return Pictures(pixels, "the run's samples")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     return Pictures([from_any(noise, captioner.spec)], "a picture of noise")
 

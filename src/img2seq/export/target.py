@@ -105,7 +105,12 @@ def _take_name(written: Path, final: Path) -> None:
     replaced = final.with_name(f".{final.name}.replaced-{os.getpid()}")
     if final.exists():
         final.rename(replaced) if any(final.iterdir()) else final.rmdir()
-    written.rename(final)
+    try:
+        written.rename(final)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(final)
+        raise
     to_disk(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     _remove_leftovers(final, "replaced")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import SpecialTokens
+from img2seq.errors import ModelError
 from img2seq.generation.arrays import NumpyArrays
 from img2seq.generation.search import Hypothesis, search
 from img2seq.model.onnx_session import OnnxSession, in_parts
@@ -62,6 +63,8 @@ class OnnxStep:
         past = {f"past_key_values.{name}": values for name, values in zip(names, self.kept, strict=True)}
         outputs = ["logits", *(f"present.{name}" for name in names)]
         logits, *self.kept = self.decoder.session.run(outputs, {"input_ids": tokens[:, None], **self.memory, **past})
+        if logits.ndim != 3 or logits.shape[:2] != (len(tokens), 1):
+            raise ModelError(f"the decoder's graph gives logits of the shape {logits.shape} for {len(tokens)} tokens")
         answer: NDArray[np.float32] = logits[:, 0]
         return answer
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import Pixels, from_any
-from img2seq.errors import ConfigError, ModelError
+from img2seq.errors import ConfigError, ModelError, shown
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import Caption, Predictor
 from img2seq.run.captioning_folder import captioning_folder, is_onnx_export
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from img2seq.build.trained import TrainedRun
     from img2seq.run.onnx_folder import Precision
 
+PRECISIONS = ("fp32", "fp16", "int8")
 ImageSource = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
@@ -72,6 +73,8 @@ class Captioner:
             RunError: if the run is incomplete or damaged.
             Img2SeqError: if it needs PyTorch, which is not installed.
         """
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision: expected {', '.join(PRECISIONS)}; found {shown(precision)}")
         folder = captioning_folder(run)
         if is_onnx_export(folder):  # the other way needs torch, this one does without
             from img2seq.inference.from_export import captioning_export

@@ -33,9 +33,9 @@ def captioning_export(path: Path, *, device: str, step: int | None, precision: P
     if precision != "fp32" and not folder.decoder(precision).exists():
         raise RunError(f"{path}: was exported without --{precision}")
     takes, gives = encoder_shapes(facts)
-    encoder = _session(folder, folder.encoder(precision), takes, gives)
+    encoder = _session(folder, folder.encoder(precision), takes, gives, exact=False)
     takes, gives = decoder_shapes(facts)
-    decoder = _session(folder, folder.decoder(precision), takes, gives)
+    decoder = _session(folder, folder.decoder(precision), takes, gives, exact=True)
     return Loaded(
         path=path,
         output_name=facts.output_name,
@@ -44,8 +44,10 @@ def captioning_export(path: Path, *, device: str, step: int | None, precision: P
         decoding_defaults={} if facts.max_length is None else {"max_length": facts.max_length},
         tokenizer=tokenizer,
         specs={facts.input_name: facts.spec},
+        precision=precision,
         model=OnnxModel(
-            encoder, OnnxDecoder.of(decoder, facts.n_layers, facts.n_heads, facts.n_heads * facts.head_width, facts.most_tokens), mean=facts.mean, std=facts.std
+            encoder, OnnxDecoder.of(decoder, facts.n_layers, facts.n_heads, facts.n_heads * facts.head_width, facts.most_tokens), mean=facts.mean, std=facts.std,
+            memory_shape=(2 * facts.n_layers * facts.n_heads * facts.head_width, facts.n_places)
         ),
     )  # fmt: skip
 
@@ -64,7 +66,7 @@ def decoder_shapes(facts: OnnxFacts) -> tuple[dict[str, list[Any]], dict[str, li
     """Return what the decoder's graph must take and give."""
     _, memory = encoder_shapes(facts)
     kept = [None, facts.n_heads, None, facts.head_width]
-    takes = {"input_ids": [None, None], "encoder_hidden_states": memory["last_hidden_state"]}
+    takes = {"input_ids": [None, None], "encoder_hidden_states": [*memory["last_hidden_state"][:2], None]}
     gives = {"logits": [None, None, facts.vocabulary]}
     return (
         takes | {f"past_key_values.{name}": kept for name in facts.kept},
@@ -72,20 +74,28 @@ def decoder_shapes(facts: OnnxFacts) -> tuple[dict[str, list[Any]], dict[str, li
     )
 
 
-def _session(folder: OnnxFolder, path: Path, takes: dict[str, list[Any]], gives: dict[str, list[Any]]) -> OnnxSession:
+def _session(
+    folder: OnnxFolder, path: Path, takes: dict[str, list[Any]], gives: dict[str, list[Any]], *, exact: bool
+) -> OnnxSession:
+    """Return a graph. Raises RunError unless it has these inputs and outputs; only an encoder's, which is traced, may leave sizes open."""
     data = read_signed(folder, path)
     try:
         session = OnnxSession(data)
     except Exception as error:  # the runtime has many kinds
         raise RunError(f"{path}: cannot be loaded by ONNX Runtime: {str(error).splitlines()[0]}") from error
+    for name, kind in session.types.items():
+        if kind != (expected_kind := "tensor(int64)" if name == "input_ids" else "tensor(float)"):
+            raise RunError(
+                f"{path}: not the graph of {folder.config.name}: {shown(name)} is a {kind}; expected {expected_kind}"
+            )
     for kind, expected, found in (("takes", takes, session.inputs), ("gives", gives, session.outputs)):
         if set(found) != set(expected):
             raise RunError(
-                f"{path}: not the graph of {folder.config.name}: {kind} {_names(found)}; expected {_names(expected)}"
+                f"{path}: not the graph of {folder.config.name}: {kind} {shown(_names(found))}; expected {_names(expected)}"
             )
         for name, shape in expected.items():
             fits = len(shape) == len(found[name]) and all(
-                size is None or isinstance(other, str) or size == other
+                size is None or size == other or (not exact and not isinstance(other, int))
                 for size, other in zip(shape, found[name], strict=True)
             )
             if not fits:

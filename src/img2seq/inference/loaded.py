@@ -29,6 +29,7 @@ class Loaded:
         specs: how pictures become pixels, by input name.
         model: what answers.
         trained: the model in torch, of a run.
+        precision: of the weights.
     """
 
     path: Path
@@ -40,3 +41,4 @@ class Loaded:
     specs: Mapping[str, ImageSpec]
     model: CaptioningModel
     trained: TrainedRun | None = None
+    precision: str = "fp32"

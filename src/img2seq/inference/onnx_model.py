@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import SpecialTokens
+from img2seq.errors import ModelError
 from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
 from img2seq.generation.search import Hypothesis
 from img2seq.model.onnx_session import OnnxSession, in_parts, usable_threads
@@ -25,9 +26,19 @@ class OnnxModel:
         decoder: what writes captions.
         mean: of each channel, pixel values in 0..1.
         std: of each channel, pixel values in 0..1.
+        memory_shape: 2 L D and P, of what the encoder gives.
     """
 
-    def __init__(self, encoder: OnnxSession, decoder: OnnxDecoder, *, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self,
+        encoder: OnnxSession,
+        decoder: OnnxDecoder,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        memory_shape: tuple[int, int],
+    ):
+        self.memory_shape = memory_shape
         self.encoder, self.decoder, self.threads = encoder, decoder, usable_threads()
         self.scale = (1 / (255 * np.array(std, np.float32))).reshape(-1, 1, 1)
         self.shift = (np.array(mean, np.float32) / np.array(std, np.float32)).reshape(-1, 1, 1)
@@ -55,6 +66,8 @@ class OnnxModel:
         def encoded(part: slice) -> NDArray[np.float32]:
             values = pixels[part].astype(np.float32) * self.scale - self.shift
             states: NDArray[np.float32] = self.encoder.run(["last_hidden_state"], {"pixel_values": values})[0]
+            if (found := (len(values), *self.memory_shape)) != states.shape:
+                raise ModelError(f"the encoder's graph gives states of the shape {states.shape}, expected {found}")
             return states
 
         return np.concatenate(in_parts(encoded, len(pixels), ENCODED_TOGETHER, self.threads))

@@ -16,7 +16,7 @@ import numpy as np
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.tokenizer import SpecialTokens, Tokenizer
-from img2seq.errors import DataError
+from img2seq.errors import DataError, ModelError, shown
 from img2seq.generation.search import Hypothesis
 
 MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
@@ -106,6 +106,7 @@ class Predictor:
 
         Raises:
             ConfigError: if a beginning leaves no room for another token.
+            ModelError: if the model gives no caption a probability.
         """
         most, found = max(1, MAX_ROWS // decoding.n_rows), list[list[Hypothesis]]()
         for part in (slice(start, start + most) for start in range(0, len(names), most)):
@@ -114,6 +115,9 @@ class Predictor:
                 decoding, self.tokenizer.special, names=names[part], pixels=of_part[0], features=of_part[1],
                 beginnings=beginnings and beginnings[part],
             )  # fmt: skip
+        for name, hypotheses in zip(names, found, strict=True):
+            if not hypotheses or not all(math.isfinite(one.log_probability) for one in hypotheses):
+                raise ModelError(f"{shown(name)}: the model gives no caption a probability: its numbers are not finite")
         return [self._caption(hypotheses) for hypotheses in found]
 
     def pixel_batch(self, input_name: str, pictures: Sequence[Pixels]) -> Pixels:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from img2seq.errors import ModelError
+
 Result = TypeVar("Result")
 NOWHERE = "/nonexistent"
 
@@ -28,6 +30,11 @@ class OnnxSession:
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     @property
+    def types(self) -> dict[str, str]:
+        """Return the type of each input and output, such as tensor(float)."""
+        return {node.name: node.type for node in (*self._session.get_inputs(), *self._session.get_outputs())}
+
+    @property
     def inputs(self) -> dict[str, list[Any]]:
         """Return the shape of each input: numbers, and names where any size will do."""
         return {node.name: node.shape for node in self._session.get_inputs()}
@@ -38,8 +45,12 @@ class OnnxSession:
         return {node.name: node.shape for node in self._session.get_outputs()}
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
-        """Return these outputs."""
-        found: list[Any] = self._session.run(outputs, feeds)
+        """Return these outputs. Raises ModelError where the runtime cannot compute them."""
+        try:
+            found: list[Any] = self._session.run(outputs, feeds)
+        except Exception as error:  # the runtime has many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"ONNX Runtime cannot compute {', '.join(outputs[:1])}: {reason}") from error
         return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from img2seq.data.image import ImageSpec
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.tokenizers_json import from_tokenizers
-from img2seq.errors import DataError, RunError
+from img2seq.errors import DataError, RunError, shown
 from img2seq.run.folder import read_json
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -27,6 +28,8 @@ SUFFIXES: dict[Precision, str] = {
 }  # as transformers.js looks for them
 SECTION = "img2seq"  # of config.json
 MOST = 1_000_000  # of any size; a folder may say anything
+FORMAT_VERSION = 1
+MOST_SIDE = 4096  # pixels, as of a run
 
 
 class OnnxFolder:
@@ -53,10 +56,20 @@ class OnnxFolder:
         return self.graphs / f"decoder_model_merged{SUFFIXES[precision]}.onnx"
 
     @property
+    def needed(self) -> list[Path]:
+        """Return the files that captioning in single precision, and every other reader, cannot do without."""
+        settings = [self.config, self.generation, self.preprocessor, self.tokenizer, self.tokenizer_config]
+        return [*settings, self.encoder("fp32"), self.decoder("fp32")]
+
+    @property
+    def all_variants(self) -> list[Path]:
+        """Return where graphs of other precisions would be."""
+        return [place(p) for p in SUFFIXES if p != "fp32" for place in (self.encoder, self.decoder)]
+
+    @property
     def signed(self) -> list[Path]:
         """Return the files whose digests are written down: all that decide a caption."""
-        settings = [self.config, self.generation, self.preprocessor, self.tokenizer, self.tokenizer_config]
-        return [*settings, *(place(p) for p in SUFFIXES for place in (self.encoder, self.decoder) if place(p).exists())]
+        return [*self.needed, *(path for path in self.all_variants if path.exists())]
 
 
 @dataclass(frozen=True)
@@ -129,13 +142,21 @@ def read_facts(folder: OnnxFolder) -> OnnxFacts:
         found = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, found["loc"])) or SECTION
         raise RunError(f"{folder.config}: not the configuration of an export: {where}: {found['msg']}") from error
-    for name in ("height", "width", "most_tokens", "vocabulary", "n_layers", "n_heads", "head_width", "n_places"):
-        if not 1 <= getattr(facts, name) <= MOST:
-            raise RunError(f"{folder.config}: {name}: expected 1 to {MOST:,}, found {getattr(facts, name):,}")
+    most = dict.fromkeys(("most_tokens", "vocabulary", "n_layers", "n_heads", "head_width", "n_places"), MOST)
+    most |= dict.fromkeys(("height", "width"), MOST_SIDE) | {"max_pixels": 10**10, "max_bytes": 10**12}
+    most |= {} if facts.max_length is None else {"max_length": facts.most_tokens + 1}
+    for name, highest in most.items():
+        if not 1 <= getattr(facts, name) <= highest:
+            value = shown(str(getattr(facts, name)))
+            raise RunError(f"{folder.config}: {name}: expected 1 to {highest:,}, found {value}")
     n_channels = facts.spec.stored_shape[2]
-    if not (len(facts.mean) == len(facts.std) == n_channels and all(value > 0 for value in facts.std)):
+    if not (
+        len(facts.mean) == len(facts.std) == n_channels
+        and all(value > 0 for value in facts.std)
+        and all(map(math.isfinite, (*facts.mean, *facts.std)))
+    ):
         raise RunError(
-            f"{folder.config}: mean, std: expected {n_channels} values each, std above 0; found {facts.mean}, {facts.std}"
+            f"{folder.config}: mean, std: expected {n_channels} values each, std above 0; found {shown(str(facts.mean))}, {shown(str(facts.std))}"
         )
     return facts
 
@@ -143,7 +164,7 @@ def read_facts(folder: OnnxFolder) -> OnnxFacts:
 def read_signed(folder: OnnxFolder, path: Path) -> bytes:
     """Return a file's bytes. Raises RunError if it cannot be read, or changed since it was written."""
     name = path.relative_to(folder.path).as_posix()
-    digests = _digests(folder)
+    digests = digests_of(folder)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -155,11 +176,15 @@ def read_signed(folder: OnnxFolder, path: Path) -> bytes:
     return data
 
 
-def _digests(folder: OnnxFolder) -> dict[str, Any]:
+def digests_of(folder: OnnxFolder) -> dict[str, Any]:
     written = read_json(folder.export)
     digests = written.get("sha256") if isinstance(written, dict) else None
     if not isinstance(digests, dict):
         raise RunError(f"{folder.export}: expected sha256 of each file, found {type(digests).__name__}")
+    if (found := written.get("format")) != FORMAT_VERSION:
+        raise RunError(
+            f"{folder.export}: expected format {FORMAT_VERSION}, found {shown(found)}: written by another img2seq"
+        )
     return digests
 
 
