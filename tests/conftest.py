@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,28 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 def run(finished_runs: tuple[Path, Path]) -> Path:
     """Return the finished run that sees images."""
     return finished_runs[1]
+
+
+@pytest.fixture
+def own_run(run: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run, to change."""
+    return Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+
+
+_shared_files: set[Path] = set()
+
+
+@pytest.fixture(autouse=True)
+def _shared_runs_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves files in runs which other tests read, or takes some away."""
+    yield
+    if "finished_runs" in request.fixturenames:
+        before, now = set(_shared_files), set()
+        for finished in request.getfixturevalue("finished_runs"):
+            now |= set(finished.rglob("*"))
+        _shared_files.clear()
+        _shared_files.update(now)  # the next test is not to blame
+        assert not before or now == before, "a finished run was changed, by this test or one at its side"
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,22 @@ def test_two_outputs_are_refused_with_the_reason(tmp_path: Path) -> None:
         load_config(write_yaml(tmp_path / "e.yaml", data))
 
 
+def test_a_phase_goes_by_its_name(tmp_path: Path) -> None:
+    config = minimal_config()
+    config["globals"]["phases"] = [{"name": "decoder", "n_epochs": 2}, {"name": "encoder", "n_epochs": 1}]
+    path = write_yaml(tmp_path / "experiment.yaml", config)
+    first, second = load_config(path, "globals.phases.encoder.lr=0.5", "globals.phases.decoder.n_epochs=7").globals.phases  # fmt: skip
+    assert (first.n_epochs, first.lr, second.n_epochs, second.lr) == (7, None, 1, 0.5)
+    for text, expected in (
+        ("globals.phases.encode.lr=1", "none is named 'encode'; found 'decoder', 'encoder'.*Did you mean 'encoder'"),
+        ("globals.phases.encoder.lr=fast", "phases.*lr: expected a number"),
+        ("globals.phases.encoder=3", "phases is a value, not a section"),
+        ("globals.phases.encoder.lr.of=3", "lr is a value, not a section|lr: expected"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            load_config(path, text)
+
+
 def test_an_empty_override_is_the_empty_text(tmp_path: Path) -> None:
     path = write_yaml(tmp_path / "experiment.yaml", minimal_config())
     characters = load_config(path, "outputs.captions.output_type_info.split_on=")

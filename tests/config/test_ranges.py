@@ -17,6 +17,7 @@ from img2seq.errors import ConfigError
 
 ODD = [".nan", ".inf", "-.inf", "0", "0.0", "-0.0", "-1", "-0.5", "1e-40", "1e-400", "0.5", "1e9", "1000000000", "1e38", "1e400", "-1e400"]  # fmt: skip
 ODD += ["10000000000000000000000", "9" * 299, "9" * 400, "-" + "9" * 299, "true", "~", "''", "[]", "{}", "[.nan]", "[0]", "[-1]", "[1e400, 1]"]  # fmt: skip
+ENTRIES = {"inputs": "inputs.photo", "outputs": "outputs.captions", "globals.phases": "globals.phases.first"}
 TOO_FAR = [".nan", ".inf", "-.inf", "1e30", "-1e30", "9" * 30, "-" + "9" * 30]
 
 
@@ -38,7 +39,7 @@ def fields(section: type[Section], path: str = "") -> Iterator[tuple[str, list[A
         kinds = list(parts_of(field.annotation))
         inner = [t for kind in kinds for t in (kind, *get_args(kind)) if isinstance(t, type) and issubclass(t, Section)]
         if inner:
-            yield from fields(inner[0], {"inputs": "inputs.photo", "outputs": "outputs.captions"}.get(place, place))
+            yield from fields(inner[0], ENTRIES.get(place, place))
         else:
             yield place, kinds, field
 
@@ -53,7 +54,9 @@ NUMERIC = [
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_yaml(tmp_path_factory.mktemp("ranges") / "experiment.yaml", minimal_config())
+    config = minimal_config()
+    config["globals"]["phases"] = [{"name": "first", "n_epochs": 1}]
+    return write_yaml(tmp_path_factory.mktemp("ranges") / "experiment.yaml", config)
 
 
 def test_the_walk_sees_every_section() -> None:

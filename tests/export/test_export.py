@@ -42,12 +42,6 @@ def hidden(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def own_run(run: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to change."""
-    return Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
-
-
-@pytest.fixture
 def export(run: Path, tmp_path: Path) -> Path:
     export_run(run, tmp_path / "export", announce=QUIET)
     return tmp_path / "export"

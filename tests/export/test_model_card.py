@@ -36,12 +36,6 @@ MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})  # linkify makes links of 
 
 
 @pytest.fixture
-def own_run(run: Path, tmp_path: Path) -> Path:
-    """Return a copy of the finished run, to change."""
-    return Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
-
-
-@pytest.fixture
 def export(own_run: Path, tmp_path: Path) -> Export:
     """Return a function that exports the run for the hub and returns the folder."""
 

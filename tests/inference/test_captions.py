@@ -208,21 +208,25 @@ def test_a_path_that_can_be_none_is_an_image_that_failed(
 
 @pytest.mark.java
 def test_evaluating_a_run_writes_scores_captions_and_a_page(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_run: Path,
+    finished_runs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert img2seq("evaluate", run, "--beam-size", "3") == 0
-    folder = run / "evaluation"
+    assert img2seq("evaluate", own_run, "--beam-size", "3") == 0
+    folder = own_run / "evaluation"
     metrics = read_json(folder / "metrics.json")
     assert {"bleu_1", "bleu_4", "rouge_l", "cider_d", "loss", "perplexity"} <= set(metrics)
     constant = metrics["most_frequent_caption"]
     assert constant["cider_d"] + constant["gain"] == pytest.approx(metrics["cider_d"])
     shown = capsys.readouterr().out
     assert constant["says"] in shown
-    assert metrics["loss"] == pytest.approx(read_json(run / "validation/summary.json")["valid_loss"], abs=1e-4)
+    assert metrics["loss"] == pytest.approx(read_json(own_run / "validation/summary.json")["valid_loss"], abs=1e-4)
     low, high = metrics["intervals_95"]["bleu_1"]
     assert low <= metrics["bleu_1"] <= high
     assert metrics["bleu_1"] > 0.5
-    ids = read_json(run / "split.json")["valid"]
+    ids = read_json(own_run / "split.json")["valid"]
     assert [entry["image_id"] for entry in read_json(folder / "captions.json")] == ids
     assert [row["image_id"] for row in read_table(folder / "per_image.csv")] == ids
     page = (folder / "report.html").read_text()
@@ -238,19 +242,19 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(
             "--results",
             folder / "captions.json",
             "--references",
-            _own_references(run),
+            _own_references(own_run),
             "--output",
-            run.parent / "again",
+            tmp_path / "again",
         )
         == 0
     )
-    again = read_json(run.parent / "again/metrics.json")
+    again = read_json(tmp_path / "again/metrics.json")
     assert {k: again[k] for k in ("bleu_4", "rouge_l", "cider_d")} == {
         k: metrics[k] for k in ("bleu_4", "rouge_l", "cider_d")
     }
     # and the comparison takes the scores in
-    assert img2seq("compare", run.parent / "text", run, "--output", run.parent / "compared") == 0
-    assert read_json(run.parent / "compared/compare.json")["runs"][1]["scores"]["bleu_4"] == metrics["bleu_4"]
+    assert img2seq("compare", finished_runs[0], own_run, "--output", tmp_path / "compared") == 0
+    assert read_json(tmp_path / "compared/compare.json")["runs"][1]["scores"]["bleu_4"] == metrics["bleu_4"]
 
 
 def not_now(*texts: object) -> None:

@@ -36,10 +36,12 @@ def test_a_core_is_left_to_the_rest_of_the_server(has: int, leaves: int, monkeyp
     import torch
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(has)))
     found: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: has)
     monkeypatch.setattr(torch, "set_num_threads", found.append)
     leave_a_core()
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a user's own number
+    leave_a_core()  # of a second model: no further core
+    monkeypatch.setenv("OMP_NUM_THREADS", str(has))  # a user's own number
     leave_a_core()
-    assert found == [leaves]
+    assert found == [leaves, leaves, has]

@@ -44,20 +44,27 @@ def override(tree: Document, text: str, stems: dict[str, Path_]) -> None:
     node = tree.data
     for part in at:
         node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    path: list[str | int] = [*at]
     for i, part in enumerate(rest[:-1]):
-        if node.get(part) is None:
-            node[part] = {}
-            tree.sources[(*at, *rest[: i + 1])] = Source(COMMAND_LINE)
-        node = node[part]
-        if not isinstance(node, dict):
+        if isinstance(node, list):
+            step: str | int = _named(node, part, where)
+        else:
+            step = part
+            if node.get(part) is None:
+                node[part] = {}
+                tree.sources[(*path, part)] = Source(COMMAND_LINE)
+        node = node[step]
+        path.append(step)
+        is_followed_by_name = isinstance(node, list) and i < len(rest) - 2
+        if not isinstance(node, dict) and not is_followed_by_name:
             raise ConfigError(f"{where}: {'.'.join(rest[: i + 1])} is a value, not a section")
     if right in ("", "None"):  # the shell has removed the quotes of ''
         value.data = None if right else ""
     node[rest[-1]] = value.data
-    path = (*at, *rest)
-    for old in [key for key in tree.sources if key[: len(path)] == path]:
+    key = (*path, rest[-1])
+    for old in [other for other in tree.sources if other[: len(key)] == key]:
         del tree.sources[old]
-    tree.sources[path] = Source(COMMAND_LINE)
+    tree.sources[key] = Source(COMMAND_LINE)
 
 
 def _entry(tree: Document, section: str, name: str, where: str) -> tuple[int, bool]:
@@ -74,6 +81,14 @@ def _entry(tree: Document, section: str, name: str, where: str) -> tuple[int, bo
     raise ConfigError(
         f"{where}: no {kind} is named {shown(name)}; found {shown_all(names)}.{did_you_mean(name, names)}"
     )
+
+
+def _named(entries: list[Any], name: str, where: str) -> int:
+    """Return which entry of a list has a name, such as a phase."""
+    names = [str(entry.get("name", "")) if isinstance(entry, dict) else "" for entry in entries]
+    if name not in names:
+        raise ConfigError(f"{where}: none is named {shown(name)}; found {shown_all(names)}.{did_you_mean(name, names)}")
+    return names.index(name)
 
 
 def _name_of(entry: Any, kind: str) -> str:

@@ -82,4 +82,4 @@ class OnnxModel:
 
     def leave_a_core(self) -> None:
         """See `predictor.CaptioningModel`."""
-        self.threads = max(1, self.threads - 1)
+        self.threads = usable_threads(spare=1)

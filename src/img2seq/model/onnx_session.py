@@ -54,12 +54,13 @@ class OnnxSession:
         return found
 
 
-def usable_threads() -> int:
-    """Return how many threads may compute: OMP_NUM_THREADS where a user has set it, else the cores we may use."""
+def usable_threads(spare: int = 0) -> int:
+    """Return how many threads may compute: OMP_NUM_THREADS where a user has set it, else the cores we may use but for `spare`."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given) > 0:
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - spare)
 
 
 def in_parts(work: Callable[[slice], Result], n: int, size: int, threads: int) -> list[Result]:

@@ -55,7 +55,7 @@ def leave_a_core() -> None:
     """
     import torch
 
-    torch.set_num_threads(min(torch.get_num_threads(), max(1, usable_threads() - 1)))
+    torch.set_num_threads(min(torch.get_num_threads(), usable_threads(spare=1)))
 
 
 @contextmanager
