@@ -242,7 +242,7 @@ def test_evaluating_a_run_writes_scores_captions_and_a_page(
             "--results",
             folder / "captions.json",
             "--references",
-            _own_references(own_run),
+            _own_references(finished_runs[1]),
             "--output",
             tmp_path / "again",
         )
