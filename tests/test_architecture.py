@@ -61,8 +61,8 @@ LEVELS: list[dict[str, int]] = [
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts
-# The two ways from a folder to captions, with their budgets in lines. 230 of both let one search run on numpy and on torch; 60 cut and write sentences; 330 of a run's answer
-# through ONNX Runtime where that is faster; 390 of an export's read a folder that may come from anywhere.
+# The two ways from a folder to captions, with their budgets in lines. 230 of both let one search run on numpy and on torch, 60 cut and
+# write sentences; 330 of a run's answer through ONNX Runtime where that is faster; 390 of an export's read a folder that may come from anywhere.
 SERVED_BY = {"img2seq.inference.from_run": 4075, "img2seq.inference.from_export": 3000}
 BEFORE_ANY_CAPTION = {
     "img2seq.run.hub"
