@@ -7,13 +7,37 @@ from collections.abc import Callable
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from img2seq.data.vocabulary import learn_bpe, learn_words
 
-CAPTIONS = ["a dog runs .", "A Dog sleeps in the snow .", "ΟΔΟΣ Σ ein Hund rennt über die Wiese", "a , b"]
+SENTENCE = "He said: \"I don't,\" 3.5 dogs' and girl's (won!) 'em 'a' ßa ǆa ?"
+CAPTIONS = ["a dog runs .", "A Dog sleeps in the snow .", "ΟΔΟΣ Σ ein Hund rennt über die Wiese", "a , b", SENTENCE]
 ODD = [
     *("a", "dog", "Dog", ".", " ", "  ", "   ", "\n", "\t", "\x00", "\x85", "\u2028", "\u3000", "\xa0"),
     *("<bos>", "<unk>", "<mask>", "<pad>", "<eos>", "<BOS>", "<bos", "a<bos>", "[UNK]", "##a", "▁", "Ġ"),
     *("\u200b", "\xad", "\ufeff", "\u202e", "\u200c", "\u200d", "\ufe0f", "\U000e0041", "\u034f"),
     *("é", "e\u0301", "\u0301", "Å", "가", "\u1100\u1161", "👩\u200d👩\u200d👧", "❤\ufe0f", "🇩🇪", "क्\u200dष"),
     *("İ", "ẞ", "Σ", "ΟΔΟΣ", "ΟΔΟΣ'", "ς", "ʰ", "Ⅷ", "$ ", "aa", ", ", "$&", "\\", "^", "[a]"),
+    *(
+        "'",
+        "'s",
+        "n't",
+        "don't",
+        "’",
+        '"',
+        "“",
+        "„",
+        "«",
+        "(",
+        "]",
+        "¿",
+        "!",
+        "...",
+        ". a",
+        "dogs. a",
+        "3.5",
+        "1,000",
+        "a:a",
+        "-",
+        "。",
+    ),
 ]
 
 
@@ -27,6 +51,7 @@ KINDS: dict[str, Callable[[bool], Tokenizer]] = {
     "words": lambda lowercase: words(" ", lowercase),
     "characters": lambda lowercase: words("", lowercase),
     "white space": lambda lowercase: words(None, lowercase),
+    "words and punctuation": lambda lowercase: words("words", lowercase),
     "comma and space": lambda lowercase: words(", ", lowercase),
     "two letters": lambda lowercase: Tokenizer(
         [*SPECIAL_TOKENS, "b", "a<bos>", "a"], split_on="aa", lowercase=lowercase

@@ -23,6 +23,8 @@ def written(text: str, tokens: list[str]) -> Written:
 # A caption, and its pieces with their log-probabilities; None for what stands between words.
 WORD_CASES: dict[str, tuple[Written, list[tuple[str, float | None]]]] = {
     "words": (written("a red ball .", ["a", "red", "ball", ".", "<eos>"]), [("a", -1), (" ", None), ("red", -2), (" ", None), ("ball", -3), (" ", None), (".", -4)]),
+    "a sentence": (written("A cat isn't a dog. É!", ["a", "cat", "is", "n't", "a", "dog", ".", "é", "!", "<eos>"]),
+        [("A", -1), (" ", None), ("cat", -2), (" ", None), ("isn't", -7), (" ", None), ("a", -5), (" ", None), ("dog.", -13), (" ", None), ("É!", -17)]),
     "a word twice, and in another": (written("a cat a", ["a", "cat", "a"]), [("a", -1), (" ", None), ("cat", -2), (" ", None), ("a", -3)]),
     "characters": (written("a cat", ["a", " ", "c", "a", "t", "<eos>"]), [("a", -1), (" ", None), ("cat", -14)]),
     "byte pairs": (written("a dog naps.", ["a", "Ġdo", "g", "Ġnaps", ".", "<eos>"]), [("a", -1), (" ", None), ("dog", -5), (" ", None), ("naps.", -9)]),

@@ -102,11 +102,14 @@ SPACED = {
 }
 
 
+@pytest.mark.parametrize("split_on", [" ", "words"])
 @pytest.mark.parametrize("language", JOINED)
-def test_splitting_by_words_is_refused_where_no_spaces_stand_between_them(language: str, tmp_path: Path) -> None:
+def test_splitting_by_words_is_refused_where_no_spaces_stand_between_them(
+    language: str, split_on: str, tmp_path: Path
+) -> None:
     captions = [JOINED[language]] * 3
     with pytest.raises(DataError, match=r"split_on: .* no spaces .* split_on: '' .*vocab_file") as caught:
-        build_tokenizer(SequenceTypeInfo(min_freq=1), captions)
+        build_tokenizer(SequenceTypeInfo(min_freq=1, split_on=split_on), captions)
     assert JOINED[language][:20] in str(caught.value), "an example says which captions are meant"
     for other in (SequenceTypeInfo(min_freq=1, split_on=""), SequenceTypeInfo(min_freq=1, tokenizer="bpe")):
         assert (

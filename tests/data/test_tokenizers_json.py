@@ -51,7 +51,7 @@ def test_the_library_encodes_and_decodes_alike(name: str, text: str, numbers: li
     assert library.decode(numbers) == library.decode(numbers, skip_special_tokens=False) == ours.decode(numbers)
 
 
-@pytest.mark.parametrize("kind", ["words", "characters", "byte pairs"])
+@pytest.mark.parametrize("kind", ["words", "words and punctuation", "characters", "byte pairs"])
 @pytest.mark.parametrize("lowercase", [False, True])
 def test_all_captions_of_flickr8k_are_encoded_and_decoded_alike(kind: str, lowercase: bool, tmp_path: Path) -> None:
     if not FLICKR8K.is_file():
@@ -62,7 +62,8 @@ def test_all_captions_of_flickr8k_are_encoded_and_decoded_alike(kind: str, lower
     if kind == "byte pairs":
         ours = learn_bpe(captions, max_units=4000, lowercase=lowercase)
     else:  # rare words are left out: some are unknown
-        ours = learn_words(captions, split_on=" " if kind == "words" else "", min_freq=5, lowercase=lowercase)
+        split_on = {"words": " ", "words and punctuation": "words", "characters": ""}[kind]
+        ours = learn_words(captions, split_on=split_on, min_freq=5, lowercase=lowercase)
     path = tmp_path / "tokenizer.json"
     path.write_text(to_tokenizers(ours), encoding="utf-8")
     library = tokenizers.Tokenizer.from_file(str(path))

@@ -60,7 +60,7 @@ def words(text: str) -> list[str]:
     shown = (
         c
         for c in text
-        if unicodedata.category(c) != "Cf" and not re.match("[\u034f\ufe00-\ufe0f\U000e0100-\U000e0fff]", c)
+        if unicodedata.category(c) != "Cf" and not re.match("[\u034f\ufe00-\ufe0f\U000e0000-\U000e0fff]", c)
     )
     spaced = (c if unicodedata.category(c) not in ("Cc", "Zl", "Zp", "Zs") else " " for c in shown)
     return unicodedata.normalize("NFC", "".join(spaced)).split()

@@ -292,7 +292,7 @@ def test_the_file_says_why_beside_each_choice(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("caption", "split_on"),
     [("一只棕色的狗在草地上奔跑", ""), ("茶色い犬が芝生の上を走っている", ""), ("สุนัขสีน้ำตาลกำลังวิ่งบนสนามหญ้า", ""),
-     ("كلب بني يركض على العشب", " "), ("एक भूरा कुत्ता घास पर दौड़ रहा है", " "), ("a brown dog runs", " ")],
+     ("كلب بني يركض على العشب", "words"), ("एक भूरा कुत्ता घास पर दौड़ रहा है", "words"), ("a brown dog runs", "words")],
 )  # fmt: skip
 def test_captions_are_cut_as_their_script_asks(
     caption: str, split_on: str, photos: Path, capsys: pytest.CaptureFixture[str]
@@ -301,11 +301,11 @@ def test_captions_are_cut_as_their_script_asks(
     Path("captions.csv").write_text(f"ID,Sequence\n{rows}", encoding="utf-8")
     info = written(photos).output.output_type_info
     assert info.split_on == split_on
-    assert ("--no-repeat-ngram" in capsys.readouterr().out) == (split_on == " "), "characters repeat in pairs"
+    assert ("--no-repeat-ngram" in capsys.readouterr().out) == (split_on == "words"), "characters repeat in pairs"
     assert info.lowercase is False, "there is nothing to lower"
     assert img2seq("train", "experiment.yaml", "--inputs=[]", "--globals.basic_experiment.n_epochs=1") == 0
     assert img2seq(
-        "train", "experiment.yaml", "--inputs=[]", "--overwrite", "--outputs.output_type_info.split_on=' '"
+        "train", "experiment.yaml", "--inputs=[]", "--overwrite", "--outputs.output_type_info.split_on=words"
     ) == (2 if split_on == "" else 0)
 
 

@@ -1,4 +1,4 @@
-"""Captions to numbers and back: words, characters or byte-pair units, saved as one JSON file.
+"""Captions to numbers and back: words with or without punctuation, characters or byte-pair units, saved as one JSON file.
 
 The first five numbers are always <bos> <unk> <mask> <pad> <eos>. A caption that happens to spell one of
 them is an unknown word, never a control token.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import tokenizers
 
 from img2seq.data.text import clean_caption, is_utf8
+from img2seq.data.words import PIECE, WORDS, join
 from img2seq.errors import DataError
 
 BOS, UNK, MASK, PAD, EOS = range(5)
@@ -42,8 +43,8 @@ class Tokenizer:
 
     Args:
         tokens: every token; a token's place is its number. The first five are SPECIAL_TOKENS.
-        split_on: what separates tokens: " " for words, "" for characters.
-        lowercase: whether captions are lower-cased first.
+        split_on: what separates tokens: " " for words, "" for characters; "words" for words and punctuation marks.
+        lowercase: whether captions are lower-cased first. With "words", sentences are written with a capital again.
         bpe: the byte-pair model as the `tokenizers` library writes it, which then does the cutting.
     """
 
@@ -78,15 +79,21 @@ class Tokenizer:
         if self._bpe is not None:
             numbers: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
             return [number if number >= len(SPECIAL_TOKENS) else UNK for number in numbers]
-        parts = list(text) if self.split_on == "" else text.split(self.split_on)
-        return [self._numbers.get(part, UNK) for part in parts if part]
+        return [self._numbers.get(piece, UNK) for piece in self.cut(text)]
+
+    def cut(self, text: str) -> list[str]:
+        """Return the words or characters of a text that `normalise` returned."""
+        if self.split_on == WORDS:
+            return PIECE.findall(text)
+        return list(text) if self.split_on == "" else [word for word in text.split(self.split_on) if word]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """Return the caption of these tokens; control tokens leave no trace."""
         kept = [number for number in numbers if number >= len(SPECIAL_TOKENS)]
         if self._bpe is not None:
             return str(self._bpe.decode(kept))
-        return (self.split_on or "").join(self.tokens[number] for number in kept)
+        pieces = [self.tokens[number] for number in kept]
+        return join(pieces, capitals=self.lowercase) if self.split_on == WORDS else (self.split_on or "").join(pieces)
 
     def to_json(self) -> str:
         """Return the whole tokenizer as JSON text."""

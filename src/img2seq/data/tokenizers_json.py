@@ -18,14 +18,14 @@ import tokenizers
 
 from img2seq.data.text import INVISIBLE, STRAY
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from img2seq.data.words import END, PIECE, SENTENCE, START, UNWRITTEN_SPACE, WORDS, capital
 from img2seq.errors import DataError
 
 SECTION = "img2seq"
 MOST_CHARACTERS = 1 << 27  # of a file that is read
 _ROLES = ("bos", "unk", "mask", "pad", "eos")  # the special tokens, in their order
-_START, _END = r"(?<![\s\S])", r"(?![\s\S])"
 # Spaces around a text go only where two stand together somewhere in it, as in `clean_caption`.
-_OUTER_SPACES = rf"{_START}(?:  +| (?=[\s\S]*  ))|(?:  +| {_END}(?<=  [\s\S]* )){_END}"
+_OUTER_SPACES = rf"{START}(?:  +| (?=[\s\S]*  ))|(?:  +| {END}(?<=  [\s\S]* )){END}"
 _LETTER, _MARKS = r"[^\P{Cased}\p{Case_Ignorable}]", r"\p{Case_Ignorable}*"
 _FINAL_SIGMA = rf"(?<={_LETTER}{_MARKS})Σ(?!{_MARKS}{_LETTER})"  # what `str.lower` makes ς of
 _BYTES = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -37,7 +37,7 @@ def to_tokenizers(tokenizer: Tokenizer) -> str:
     """Return the tokenizer as `tokenizer.json`. Raises DataError for a byte-pair model that `learn_bpe` does not make."""
     data = json.loads(tokenizer.to_json())
     split_on: str | None = data["split_on"]
-    special = {"type": "Replace", "pattern": {"Regex": f"{_START}<(?:{'|'.join(_ROLES)})>{_END}"}, "content": ""}
+    special = {"type": "Replace", "pattern": {"Regex": f"{START}<(?:{'|'.join(_ROLES)})>{END}"}, "content": ""}
     rules = _cleaning(lowercase=data["lowercase"])
     if data["bpe"] is not None:
         vocabulary, merges = data["bpe"]["model"]["vocab"], data["bpe"]["model"].get("merges")
@@ -52,8 +52,10 @@ def to_tokenizers(tokenizer: Tokenizer) -> str:
             raise DataError(f"tokenizer: token {tokenizer.tokens.index('')} is an empty text")
         written = _file(
             normalizer=_sequence("normalizers", [*rules, *_separating(split_on)]),
-            pre_tokenizer=_split(r"[\s\S]", "Isolated") if split_on == "" else _split(r"\n", "Removed"),
-            decoder=_sequence("decoders", [special, *_joining(split_on or "")]),
+            pre_tokenizer=_cutting(split_on),
+            decoder=_sequence(
+                "decoders", [special, *(_writing(tokenizer) if split_on == WORDS else _joining(split_on or ""))]
+            ),
             model={
                 "type": "WordLevel",
                 "vocab": {token: number for number, token in enumerate(tokenizer.tokens)},
@@ -153,8 +155,8 @@ def _cleaning(*, lowercase: bool) -> list[Json]:
 
 def _separating(split_on: str | None) -> list[Json]:
     """Put a line break for each separator (no other is left), then <unk> for each word that spells a special token."""
-    if split_on == "":
-        return []
+    if split_on in ("", WORDS):
+        return []  # neither a character nor a word without < and > is one
     others = "|".join(role for role in _ROLES if role != "unk")
     return [
         {"type": "Replace", "pattern": {"String": split_on or " "}, "content": "\n"},
@@ -162,12 +164,25 @@ def _separating(split_on: str | None) -> list[Json]:
     ]
 
 
+def _cutting(split_on: str | None) -> Json:
+    if split_on == WORDS:
+        return _split(PIECE.pattern, "Removed") | {"invert": True}  # all but the pieces
+    return _split(r"[\s\S]", "Isolated") if split_on == "" else _split(r"\n", "Removed")
+
+
+def _writing(tokenizer: Tokenizer) -> list[Json]:
+    """Return the steps of `join`: no step makes capitals, so there is one for each letter."""
+    steps = [*_joining(" "), _replace(UNWRITTEN_SPACE.pattern, "")]
+    letters = sorted({letter for token in tokenizer.tokens for letter in token if capital(letter) != letter})
+    return [*steps, *(_replace(SENTENCE + letter, capital(letter)) for letter in letters if tokenizer.lowercase)]
+
+
 def _joining(separator: str) -> list[Json]:
     """Put the separator between what is left of the tokens."""
     if not separator:
         return [{"type": "Fuse"}]
     escaped = re.sub(r"([\^$\\.*+?()\[\]{}|/])", r"\\\1", separator)  # JavaScript refuses `\` before other characters
-    return [_replace(rf"{_START}(?=[\s\S])", separator), {"type": "Fuse"}, _replace(f"{_START}{escaped}", "")]
+    return [_replace(rf"{START}(?=[\s\S])", separator), {"type": "Fuse"}, _replace(f"{START}{escaped}", "")]
 
 
 def _replace(pattern: str, content: str) -> Json:

@@ -14,6 +14,7 @@ import tokenizers
 from img2seq.config.outputs import SequenceTypeInfo
 from img2seq.data.scripts import words_are_not_separated
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from img2seq.data.words import WORDS
 from img2seq.errors import DataError, shown
 
 DEFAULT_BPE_UNITS = 10_000
@@ -24,8 +25,7 @@ def learn_words(captions: Iterable[str], *, split_on: str, min_freq: int, lowerc
     empty = Tokenizer(SPECIAL_TOKENS, split_on=split_on, lowercase=lowercase)
     counts: Counter[str] = Counter()
     for caption in captions:
-        text = empty.normalise(caption)
-        counts.update(part for part in (text if split_on == "" else text.split(split_on)) if part)
+        counts.update(empty.cut(empty.normalise(caption)))
     for special in SPECIAL_TOKENS:
         counts.pop(special, None)
     frequent = sorted((word for word, n in counts.items() if n >= min_freq), key=lambda word: (-counts[word], word))
@@ -85,7 +85,7 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
     if len(set(data.values())) < len(data):
         raise DataError(f"{path}: expected each number once")
     if split_on is None:
-        raise DataError(f"{path}: a list of tokens needs split_on: ' ' (words) or '' (characters)")
+        raise DataError(f"{path}: a list of tokens needs split_on: words, ' ' (at spaces) or '' (characters)")
     words = [token for token in sorted(data, key=lambda token: data[token]) if token not in SPECIAL_TOKENS]
     try:
         return Tokenizer([*SPECIAL_TOKENS, *words], split_on=split_on, lowercase=lowercase)
@@ -100,7 +100,7 @@ def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
     if info.tokenizer == "bpe":
         units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
         return learn_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
-    if info.split_on == " ":
+    if info.split_on in (" ", WORDS):
         _check_spaces(captions)
     return learn_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
 

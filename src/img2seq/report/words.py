@@ -64,12 +64,21 @@ def _starts(text: str, tokens: Sequence[str]) -> list[int] | None:
     """Return where each token begins in the text, spaces left out; None where they do not make up the text."""
     starts, place = [], 0
     for token in tokens:
-        found = text.find(token, place)
-        if found < 0 or text[place:found].strip():
+        found = _find(text, token, place)
+        if found < 0:
             return _starts_of_bytes(text, tokens)
         starts.append(_after_spaces(text, found))
         place = found + len(token)
     return starts if not text[place:].strip() else _starts_of_bytes(text, tokens)
+
+
+def _find(text: str, token: str, place: int) -> int:
+    """Return where the token comes next, perhaps with the capital of a sentence; -1 if more than spaces stands before it."""
+    for written in (token, token[:1].title() + token[1:]):
+        found = text.find(written, place)
+        if found >= 0 and not text[place:found].strip():
+            return found
+    return -1
 
 
 def _starts_of_bytes(text: str, tokens: Sequence[str]) -> list[int] | None:

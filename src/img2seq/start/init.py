@@ -194,7 +194,7 @@ def _experiment(
         "inputs.model_config.cache_features": "computed once for each photograph, kept on disk",
         f"{source}.format": "found; the lines below, too: change what was found wrong",
         f"{cut}.split_on": text.why + ("" if text.split_on else "; tokenizer: bpe makes fewer tokens"),
-        f"{cut}.lowercase": "captions come out in lower case; false keeps capitals and needs more data" if text.lowercase else "",
+        f"{cut}.lowercase": "only sentences begin with a capital; false keeps all capitals and needs more data" if text.lowercase else "",
         f"{cut}.min_freq": f"rarer ones become unknown; there are {text.n_different:,} different",
         f"{cut}.max_length": f"tokens; the longest caption has {text.longest - 1:,}",
         "outputs.sampling_config.generated_sequence_length": "most tokens of a generated caption",

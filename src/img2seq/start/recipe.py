@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from img2seq.data.scripts import words_are_not_separated
-from img2seq.data.text import clean_caption
+from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from img2seq.data.words import WORDS
 
 LEAST_VALID, MOST_VALID = 16, 1000  # images: fewer say little, more take time at each evaluation
 MOST_TOKENS = 1000  # of a caption that decides max_length
@@ -57,7 +58,7 @@ class Text:
     """How captions are cut into tokens.
 
     Attributes:
-        split_on: " " for words, "" for characters.
+        split_on: "words", or "" for characters.
         why: it is so.
         lowercase: whether letters have two cases.
         n_different: tokens there are.
@@ -79,17 +80,17 @@ def text_of(captions: Sequence[str]) -> Text:
     """Return how captions are best cut into tokens."""
     joined = words_are_not_separated(word for caption in captions for word in caption.split(" "))
     lowercase = any(caption.lower() != caption for caption in captions)
+    tokenizer = Tokenizer(SPECIAL_TOKENS, split_on="" if joined else WORDS, lowercase=lowercase)
     counts: Counter[str] = Counter()
     lengths = []
     for caption in captions:
-        plain = clean_caption(caption).lower() if lowercase else clean_caption(caption)
-        tokens = list(plain) if joined else plain.split()
+        tokens = tokenizer.cut(tokenizer.normalise(caption))
         counts.update(tokens)
         lengths.append(len(tokens) + 1)
     lengths.sort()
     return Text(
-        split_on="" if joined else " ",
-        why="characters: this script has no spaces between words" if joined else "words, at spaces",
+        split_on="" if joined else WORDS,
+        why="characters: this script has no spaces between words" if joined else "words and punctuation marks",
         lowercase=lowercase,
         n_different=len(counts),
         longest=lengths[-1],

@@ -26,6 +26,7 @@ from img2seq.data.sources.read import CaptionsFound, images_at, read_captions, r
 from img2seq.data.split import joint_contents, leaks, random_split, read_ids, split_source, without_test
 from img2seq.data.tokenizer import UNK, Tokenizer
 from img2seq.data.vocabulary import build_tokenizer, longest_trained
+from img2seq.data.words import WORDS
 from img2seq.errors import DataError
 from img2seq.progress import Announcer
 
@@ -235,7 +236,9 @@ def _coverage(encoded: Sequence[Sequence[int]]) -> float | None:
 def _unknown_words(tokenizer: Tokenizer, captions: Iterable[str]) -> Iterator[str]:
     for text in captions:
         if UNK in tokenizer.encode(text):
-            yield from (word for word in tokenizer.normalise(text).split() if UNK in tokenizer.encode(word))
+            plain = tokenizer.normalise(text)
+            words = tokenizer.cut(plain) if tokenizer.split_on == WORDS else plain.split()
+            yield from (word for word in words if UNK in tokenizer.encode(word))
 
 
 # --- the split -------------------------------------------------------------------------------------------

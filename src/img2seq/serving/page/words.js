@@ -85,8 +85,10 @@ function startsOf(text, tokens) {
   const starts = [];
   let place = 0;
   for (const token of tokens) {
-    const found = text.indexOf(token, place);
-    if (found < 0 || text.slice(place, found).trim()) return startsOfBytes(text, tokens);
+    const [first = "", ...rest] = token;
+    const written = [token, first.toUpperCase() + rest.join("")]; // a sentence may begin with a capital
+    const found = written.map((word) => text.indexOf(word, place)).find((at) => at >= 0 && !text.slice(place, at).trim());
+    if (found === undefined) return startsOfBytes(text, tokens);
     starts.push(afterSpaces(text, found));
     place = found + token.length;
   }
