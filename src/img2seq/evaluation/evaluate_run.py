@@ -80,7 +80,7 @@ def evaluate_run(
     trained = captioner.trained
     basic = load_config(trained.run.config).globals.basic_experiment
     (entry,) = trained.config.inputs
-    found, ids, training = _references(trained, split, captions_file, options, announce)
+    found, ids, training = references_of_run(trained, split, captions_file, options, announce)
     references = {image_id: found.captions[image_id] for image_id in ids}
     problems = Problems()
     source = captions_file or trained.config.output.output_info.output_source
@@ -106,7 +106,7 @@ def evaluate_run(
     return evaluated(found, captions, files, extra, training=training, document_frequency=document_frequency)
 
 
-def _references(
+def references_of_run(
     trained: TrainedRun, split: str | None, captions_file: str | None, options: ReadOptions, announce: Announcer
 ) -> tuple[CaptionsFound, list[str], list[str]]:
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
