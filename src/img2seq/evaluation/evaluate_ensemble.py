@@ -99,9 +99,9 @@ def evaluate_ensemble(
 
 
 def _run_with_split(members: Sequence[Loaded]) -> TrainedRun:
-    """Return the first that is a run, not an export."""
+    """Return the first that holds a split, as exports do not."""
     for member in members:
-        if member.trained is not None and not member.trained.run.export.is_file():
+        if member.trained is not None and member.trained.run.split.is_file():
             return member.trained
     raise without_split(members[0].path)
 

@@ -112,7 +112,7 @@ def references_of_run(
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
     source = info.output_source
-    is_export = trained.run.export.is_file()
+    is_export = not trained.run.split.is_file() and trained.run.export.is_file()
     if captions_file is None and is_export:
         raise without_split(trained.run.path)
     split_of_run = {} if is_export else read_json(trained.run.split)
