@@ -29,7 +29,7 @@ from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
 from img2seq.generation.search import search
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
@@ -56,7 +56,8 @@ def through_runtime(decoder: Decoder, runtime: OnnxDecoder, memory: Tensor, sett
     """Caption as a prepared run does on a CPU."""
     names = [str(n) for n in range(len(memory))]
     by_layer, threads = decoder.memory_by_layer(memory), torch.get_num_threads()
-    search_side_by_side(runtime, by_layer, settings, SPECIAL, names=names, beginnings=None, threads=threads)
+    steps = onnx_steps(runtime, by_layer)
+    search_side_by_side(steps, settings, SPECIAL, names=names, beginnings=None, threads=threads)
 
 
 @torch.inference_mode()

@@ -157,7 +157,7 @@ def test_manual_inputs_are_looked_at_before_training(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["data check", "data convert", "caption", "evaluate", "compare", "demo", "export", "init"]
+    "verb", ["data check", "data convert", "caption", "evaluate", "compare", "demo", "export", "init", "runs average"]
 )
 def test_a_path_that_cannot_be_written_is_one_error(
     verb: str, tiny: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
@@ -172,9 +172,10 @@ def test_a_path_that_cannot_be_written_is_one_error(
         "evaluate": scored,
         "compare": [str(run) for run in finished_runs],
         "export": [str(finished_runs[1])],
+        "runs average": [str(finished_runs[1])],
         "init": [str(tiny / "images"), str(tiny / "captions.csv")],
     }
-    option = {"data check": ["--json"], "data convert": [], "export": []}.get(verb, ["--output"])
+    option = {"data check": ["--json"], "data convert": [], "export": [], "runs average": []}.get(verb, ["--output"])
     assert cli.run([*verb.split(), *arguments.get(verb, []), *option, "/dev/null/x"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/null")
 

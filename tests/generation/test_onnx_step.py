@@ -11,7 +11,7 @@ from test_search import BEAM, GREEDY, SAMPLE, SPECIAL, memory, model, same
 from img2seq.config.decoding import Decoding
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
 from img2seq.generation.search import search
 from img2seq.model import onnx_decoder
 from img2seq.model.decoder import Decoder
@@ -43,10 +43,8 @@ def test_it_writes_what_torch_writes(settings: Decoding, threads: int, pair: tup
     images, names = memory(IMAGES), [f"image {n}" for n in range(IMAGES)]
     beginnings: list[list[int]] = [[], [7], [], [9, 8], [], []]
     expected = search(ModelStep(decoder, images), settings, SPECIAL, beginnings=beginnings, names=names)
-    by_layer = decoder.memory_by_layer(images)
-    found = search_side_by_side(
-        runtime, by_layer, settings, SPECIAL, names=names, beginnings=beginnings, threads=threads
-    )
+    steps = onnx_steps(runtime, decoder.memory_by_layer(images))
+    found = search_side_by_side(steps, settings, SPECIAL, names=names, beginnings=beginnings, threads=threads)
     assert len(found) == IMAGES
     for one, other in zip(expected, found, strict=True):
         same(one, other)

@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -42,14 +43,15 @@ class FakeCaptioner:
     """Captions whose digits depend on the whole batch, as a model's do."""
 
     spec = ImageSpec(8, 8)
+    specs = MappingProxyType({"photo": spec})
     batch_size = 3
 
     def __init__(self, *, interrupted_at: int = -1) -> None:
         self.n_batches, self.interrupted_at = 0, interrupted_at
         self.captioned: list[str] = []
 
-    def caption_pixels(
-        self, pixels: Sequence[Any], decoding: Decoding, *, beginning: str = "", names: Sequence[str]
+    def caption_views(
+        self, views: Sequence[Any], decoding: Decoding, *, beginning: str = "", names: Sequence[str]
     ) -> list[Caption]:
         if self.n_batches == self.interrupted_at:
             raise KeyboardInterrupt

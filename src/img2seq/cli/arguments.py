@@ -170,6 +170,11 @@ def add_decoding_arguments(parser: Parser) -> None:
         help="of an export for ONNX Runtime, where it was written with others than fp32 (default: fp32)",
     )
     group.add_argument(
+        "--mirror",
+        action="store_true",
+        help="average over each picture and its mirror image: twice the time (default: the picture alone)",
+    )
+    group.add_argument(
         "--device", type=device, default="auto", help=f"where to compute: {names_in_words(DEVICES)} (default: auto)"
     )
 

@@ -7,9 +7,10 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from img2seq.cli.arguments import (
@@ -23,7 +24,7 @@ from img2seq.cli.arguments import (
 )
 from img2seq.config.decoding import Decoding
 from img2seq.config.ranges import names_in_words
-from img2seq.errors import ConfigError, did_you_mean, shown
+from img2seq.errors import ConfigError, did_you_mean, shown, shown_all
 from img2seq.model.cpu.collector import collector_paused
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ def add_parser(verbs: Verbs) -> None:
             "img2seq caption runs/demo/image photos/ --output captions.csv --html gallery.html",
         ],
     )
-    parser.add_argument("run_folder", metavar="RUN", help="a finished run, an export, or one on the hub: hf:OWNER/NAME")
+    parser.add_argument(
+        "run_folder",
+        metavar="RUN",
+        help="a finished run, an export, or one on the hub: hf:OWNER/NAME. More of them may follow before the first PATH: their "
+        "probabilities are averaged, token by token (same tokenizer)",
+    )
     parser.add_argument(
         "paths",
         nargs="+",
@@ -100,7 +106,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "utf-8":
             stream.reconfigure(errors="surrogateescape")  # a file name may be any bytes
     announce = Announcer(bars=sys.stderr.isatty())
-    given = arguments.paths
+    runs, given = _runs_and_pictures(arguments.run_folder, arguments.paths)
     picture = picture_in(sys.stdin) if STANDARD_INPUT in given else None
     one_file = len(given) == 1 and (picture is not None or is_picture(given[0]))
     output = Path(with_home(arguments.output)) if to_file else None
@@ -121,16 +127,17 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     )  # fmt: skip
     with CaptionOutput(output, layout, resume=arguments.resume) as file, _gallery(arguments.html) as gallery:
         captioner = Captioner.load(
-            arguments.run_folder,
+            runs,
             device=arguments.device,
             batch_size=arguments.batch_size,
             precision=arguments.precision,
+            mirror=arguments.mirror,
         )
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         if not one_file:
             captioner.prepare_for_many()
         if gallery is not None:
-            gallery.about = _about(captioner, arguments.run_folder, decoding, arguments.beginning, paths)
+            gallery.about = _about(captioner, runs, decoding, arguments.beginning, paths)
         done = caption_files(
             captioner, paths, decoding, file, beginning=arguments.beginning, picture=picture, gallery=gallery, announce=announce
         )  # fmt: skip
@@ -140,6 +147,25 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     elif done.n_failed:
         announce.say(f"{done}")
     return 1 if done.n_failed else 0
+
+
+def _runs_and_pictures(run: str, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the runs, which come first, and what is captioned: a run's folder is never taken for one of pictures, nor the other way round.
+
+    Raises:
+        ConfigError: for a run among pictures, and where there are none.
+    """
+    from img2seq.run.captioning_folder import is_captioning_folder
+
+    others = list(takewhile(is_captioning_folder, paths))
+    pictures = list(paths[len(others) :])
+    misplaced = [path for path in pictures if is_captioning_folder(path)]
+    if misplaced or not pictures:
+        found = f"the run {shown(misplaced[0])} after them" if misplaced else f"only {shown_all([run, *others])}"
+        raise ConfigError(
+            f"caption: expected runs, then pictures; found {found}. Pictures in a run's folder are named by a pattern, such as 'RUN/**/*.png'"
+        )
+    return [run, *others], pictures
 
 
 def _gallery(path: str | None) -> AbstractContextManager[CaptionPage | None]:
@@ -153,14 +179,20 @@ def _gallery(path: str | None) -> AbstractContextManager[CaptionPage | None]:
     return CaptionPage(Path(with_home(path)))
 
 
-def _about(captioner: Captioner, run: str, decoding: Decoding, beginning: str, paths: Iterable[str]) -> About:
+def _about(
+    captioner: Captioner, runs: Sequence[str], decoding: Decoding, beginning: str, paths: Iterable[str]
+) -> About:
     """Return what the page says of its captions."""
     from img2seq.report.caption_page import About
     from img2seq.run.hub import is_on_hub
 
-    name = run if is_on_hub(run) else captioner.loaded.path.name  # the cache names folders by commits
+    loaded = captioner.loaded.members or (captioner.loaded,)
+    name = " + ".join(  # the cache names folders by commits
+        run if is_on_hub(run) else one.path.name for run, one in zip(runs, loaded, strict=True)
+    )
     usual = Decoding.of(captioner.decoding_defaults)
     settings = {name: value for name, value in asdict(decoding).items() if value != getattr(usual, name)}
+    settings |= {"mirror": True} if captioner.loaded.mirror else {}
     n_given = len(captioner.predictor.beginning_tokens(beginning))
     folders = {os.path.dirname(path) for path in paths} if isinstance(paths, list) else set()  # noqa: PTH120  (of 10,000)
     try:

@@ -37,10 +37,11 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     parser.add_argument(
-        "run_folder",
-        nargs="?",
+        "runs",
+        nargs="*",
         metavar="RUN",
-        help="a finished run, or an export on the hub: hf:OWNER/NAME (default: none, with --results)",
+        help="a finished run, or an export on the hub: hf:OWNER/NAME; of several the probabilities are averaged, token by token "
+        "(same tokenizer; default: none, with --results)",
     )
     parser.add_argument(
         "--split",
@@ -64,7 +65,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="saved document frequency for CIDEr-D (default: from the references)",
     )
-    parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation)")
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation of one run)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an evaluation with other settings or of other inputs"
     )
@@ -76,7 +77,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Score captions and write the evaluation."""
     decoding_of(arguments)  # what is wrong with it is said at once
-    if (arguments.run_folder is None) == (arguments.results is None) or (arguments.results is None) != (
+    if (not arguments.runs) == (arguments.results is None) or (arguments.results is None) != (
         arguments.references is None
     ):
         raise ConfigError("evaluate: expected a RUN, or --results FILE with --references FILE")
@@ -87,12 +88,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     options = read_options_of(arguments)
     from pathlib import Path
 
-    if arguments.output is None and is_on_hub(arguments.run_folder):
-        raise ConfigError(f"evaluate: {arguments.run_folder} is no folder to write into; name one with --output DIR")
+    if arguments.output is None and len(arguments.runs) > 1:
+        raise ConfigError(f"evaluate: {len(arguments.runs)} runs need a folder of their own; name it with --output DIR")
+    if arguments.output is None and is_on_hub(arguments.runs[0]):
+        raise ConfigError(f"evaluate: {arguments.runs[0]} is no folder to write into; name one with --output DIR")
     with collector_paused():
         from img2seq.evaluation import scored
 
-    folder = Path(arguments.output) if arguments.output else Path(arguments.run_folder) / "evaluation"
+    folder = Path(arguments.output) if arguments.output else Path(arguments.runs[0]) / "evaluation"
     if arguments.results is not None:
         made_from = scored.inputs_of_results(
             arguments.results, arguments.references, arguments.document_frequency, arguments.split, options
@@ -108,10 +111,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             from img2seq.progress import Announcer
 
         captioner = Captioner.load(
-            arguments.run_folder,
+            arguments.runs,
             device=arguments.device,
             batch_size=arguments.batch_size,
             precision=arguments.precision,
+            mirror=arguments.mirror,
         )
         evaluate, inputs = _ways(captioner)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
@@ -131,7 +135,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _ways(captioner: Captioner) -> tuple[Callable[..., Evaluated], Callable[..., dict[str, Any]]]:
-    """Return what evaluates a run or an export, and what tells what it is made from."""
+    """Return what evaluates a run, an export or several, and what tells what it is made from."""
+    if captioner.loaded.members:
+        with collector_paused():
+            from img2seq.evaluation.evaluate_ensemble import evaluate_ensemble, inputs_of_ensemble
+        return evaluate_ensemble, inputs_of_ensemble
     if captioner.loaded.trained is None:
         from img2seq.evaluation.evaluate_export import evaluate_export, inputs_of_export
 

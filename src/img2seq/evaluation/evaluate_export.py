@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from img2seq.config.decoding import Decoding
 from img2seq.config.outputs import ReadOptions
-from img2seq.data.image import Pixels, decode
-from img2seq.data.picture import picture_bytes
+from img2seq.data.image import decode
+from img2seq.data.picture import Picture, picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import Problems, settle
 from img2seq.data.sources.content import GUESSED
 from img2seq.data.sources.read import match_images
 from img2seq.errors import DataError
 from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
-from img2seq.inference.captioner import Captioner
+from img2seq.inference.captioner import Captioner, Views
 from img2seq.progress import Announcer
 from img2seq.run.onnx_folder import OnnxFolder
 
@@ -67,26 +68,42 @@ def evaluate_export(
     problems, folder = Problems(), images_folder or captions_file
     files, _ = match_images(found, ids, folder, captioner.input_name, problems, captions_file)
     settle(problems, "error")
+    captions = caption_pictures(captioner, files, ids, decoding, folder, announce)
+    extra = {"step": captioner.loaded.step, "precision": captioner.loaded.precision, "decoding": asdict(decoding)}
+    extra["data"] = " ".join(filter(None, (captions_file, split)))
+    return evaluated(found, captions, files, extra, training=(), document_frequency=document_frequency)
+
+
+def caption_pictures(
+    captioner: Captioner,
+    files: Mapping[str, Picture],
+    ids: Sequence[str],
+    decoding: Decoding,
+    folder: str,
+    announce: Announcer,
+) -> dict[str, str]:
+    """Return the caption of each picture, by id. Raises DataError for pictures of the folder that cannot be used, listing all."""
     captions: dict[str, str] = {}
     broken: list[str] = []
 
-    def read(image_id: str) -> Pixels | None:
+    def read(image_id: str) -> Views:
+        picture = files[image_id]
         try:
-            return decode(picture_bytes(files[image_id], captioner.spec), captioner.spec, str(files[image_id]))
+            data = picture_bytes(picture, captioner.spec)
+            return {name: decode(data, spec, str(picture)) for name, spec in captioner.specs.items()}
         except DataError as error:
             broken.append(str(error))
-            return None
+            return {}
 
     with announce.bar("captioning", len(ids)) as advance:
         for start in range(0, len(ids), captioner.batch_size):
             part = ids[start : start + captioner.batch_size]
-            pixels = list(map_in_threads(read, part, READERS))
+            views = list(map_in_threads(read, part, READERS))
             if not broken:  # all that are broken are listed, and nothing is captioned in vain
-                written = captioner.caption_pixels([p for p in pixels if p is not None], decoding, names=part)
+                written = captioner.caption_views(views, decoding, names=part)
                 captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
+    problems = Problems()
     problems.add(f"image(s) in {folder} cannot be used", broken)
     settle(problems, "error")
-    extra = {"step": captioner.loaded.step, "precision": captioner.loaded.precision, "decoding": asdict(decoding)}
-    extra["data"] = " ".join(filter(None, (captions_file, split)))
-    return evaluated(found, captions, files, extra, training=(), document_frequency=document_frequency)
+    return captions

@@ -80,7 +80,7 @@ def evaluate_run(
     trained = captioner.trained
     basic = load_config(trained.run.config).globals.basic_experiment
     (entry,) = trained.config.inputs
-    found, ids, training = _references(trained, split, captions_file, options, announce)
+    found, ids, training = references_of_run(trained, split, captions_file, options, announce)
     references = {image_id: found.captions[image_id] for image_id in ids}
     problems = Problems()
     source = captions_file or trained.config.output.output_info.output_source
@@ -106,13 +106,13 @@ def evaluate_run(
     return evaluated(found, captions, files, extra, training=training, document_frequency=document_frequency)
 
 
-def _references(
+def references_of_run(
     trained: TrainedRun, split: str | None, captions_file: str | None, options: ReadOptions, announce: Announcer
 ) -> tuple[CaptionsFound, list[str], list[str]]:
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
     source = info.output_source
-    is_export = trained.run.export.is_file()
+    is_export = not trained.run.split.is_file() and trained.run.export.is_file()
     if captions_file is None and is_export:
         raise without_split(trained.run.path)
     split_of_run = {} if is_export else read_json(trained.run.split)

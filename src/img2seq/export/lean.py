@@ -84,8 +84,9 @@ def compare_lean_run(captioner: Captioner, folder: Path, pictures: Pictures) -> 
     if different or len(before) != len(after):
         raise RunError(f"not exported: read back, the weights are not the run's: {', '.join(different[:3]) or 'more'}")
     names = [str(n) for n in range(len(pictures.pixels))]
+    views = [{captioner.input_name: pixels} for pixels in pictures.pixels]
     expected, found = (
-        c.caption_pixels(pictures.pixels, Decoding.of(c.decoding_defaults), names=names) for c in (captioner, written)
+        c.caption_views(views, Decoding.of(c.decoding_defaults), names=names) for c in (captioner, written)
     )
     for one, other in zip(expected, found, strict=True):
         if one.tokens != other.tokens:

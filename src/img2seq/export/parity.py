@@ -66,7 +66,8 @@ def _captions(captioner: Captioner, pictures: Pictures, search: str, advance: An
     found: list[Caption] = []
     for start in range(0, len(names), captioner.batch_size):
         part = slice(start, start + captioner.batch_size)
-        found += captioner.caption_pixels(pictures.pixels[part], settings, names=names[part])
+        views = [{captioner.input_name: pixels} for pixels in pictures.pixels[part]]
+        found += captioner.caption_views(views, settings, names=names[part])
     advance(1)
     return found
 
@@ -110,7 +111,7 @@ def _seconds(captioner: Captioner, pictures: Pictures) -> float:
     settings, times = Decoding.of(captioner.decoding_defaults), []
     for pixels in [pictures.pixels[0], *pictures.pixels[:TIMED]]:
         begun = time.perf_counter()
-        captioner.caption_pixels([pixels], settings, names=["0"])
+        captioner.caption_views([{captioner.input_name: pixels}], settings, names=["0"])
         times.append(time.perf_counter() - begun)
     return round(statistics.median(times[1:]), 5)
 

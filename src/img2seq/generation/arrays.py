@@ -26,6 +26,9 @@ class Arrays(Protocol):
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Array:
         """Return an array of Python's or numpy's numbers."""
 
+    def to_numpy(self, values: Array) -> np.ndarray[Any, Any]:
+        """Return numpy's array of these values, which may share their memory."""
+
     def float32(self, table: Array) -> Array:
         """Return the table in single precision, itself where it is."""
 
@@ -76,6 +79,9 @@ class NumpyArrays:
         return np.errstate(all="ignore")
 
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Array:
+        return np.asarray(values)
+
+    def to_numpy(self, values: Array) -> np.ndarray[Any, Any]:
         return np.asarray(values)
 
     def float32(self, table: Array) -> Array:

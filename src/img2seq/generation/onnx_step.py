@@ -16,6 +16,7 @@ from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ModelError
 from img2seq.generation.arrays import NumpyArrays
 from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.step import Steps
 from img2seq.model.onnx_session import OnnxSession, in_parts
 
 FEW_ROWS = 8  # fewer are not worth a thread of their own
@@ -78,9 +79,16 @@ class OnnxStep:
         self.memory = {name: values[images] for name, values in self.memory.items()}
 
 
+def onnx_steps(decoder: OnnxDecoder, memory: Mapping[str, NDArray[np.float32]]) -> Steps:
+    """Return what gives the step of a part of the images."""
+    n_images = len(next(iter(memory.values())))
+    return lambda part: OnnxStep(
+        decoder, {name: values[part] for name, values in memory.items()}, len(range(n_images)[part])
+    )
+
+
 def search_side_by_side(
-    decoder: OnnxDecoder,
-    memory: Mapping[str, NDArray[np.float32]],
+    steps: Steps,
     settings: Decoding,
     special: SpecialTokens,
     *,
@@ -91,9 +99,7 @@ def search_side_by_side(
     """Return the captions of each image, best first: each thread searches for some of them."""
 
     def found(part: slice) -> list[list[Hypothesis]]:
-        of_part = {name: values[part] for name, values in memory.items()}
-        step = OnnxStep(decoder, of_part, len(names[part]))
-        return search(step, settings, special, beginnings=beginnings and beginnings[part], names=names[part])
+        return search(steps(part), settings, special, beginnings=beginnings and beginnings[part], names=names[part])
 
     least = -(-FEW_ROWS // settings.n_rows)  # images
     size = max(least, -(-len(names) // threads))

@@ -7,6 +7,7 @@ Shapes: B images, W rows of an image (beams or samples), R = B W rows in all, V 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from img2seq.generation.arrays import Array, Arrays
@@ -42,3 +43,6 @@ class Step(Protocol):
 
     def keep_images(self, images: Array) -> None:
         """Forget all images but these, as places among those still here, with their rows; `n_images` stays."""
+
+
+Steps = Callable[[slice], Step]  # of images that were encoded together: a part of them, which a thread searches

@@ -27,6 +27,9 @@ class TorchArrays:
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Tensor:
         return torch.as_tensor(values, device=self.device)
 
+    def to_numpy(self, values: Tensor) -> np.ndarray[Any, Any]:
+        return np.asarray(values.cpu())
+
     def float32(self, table: Tensor) -> Tensor:
         return table.float()
 

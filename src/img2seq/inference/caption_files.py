@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Protocol
 
 from img2seq.config.decoding import Decoding
-from img2seq.data.image import ImageSpec, Pixels, decode, read_bytes
+from img2seq.data.image import ImageSpec, decode, read_bytes
 from img2seq.data.picture import picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.errors import DataError, shown
 from img2seq.inference.caption_output import CaptionOutput, Key, Layout
 from img2seq.inference.caption_paths import STANDARD_INPUT, Listed
-from img2seq.inference.captioner import Captioner
+from img2seq.inference.captioner import Captioner, Views
 from img2seq.inference.predictor import Caption
 from img2seq.progress import Announcer
 
@@ -55,7 +55,7 @@ class _Image:
     path: str
     is_written: bool
     failure: str
-    pixels: Pixels | None = None
+    views: Views | None = None
     thumbnail: bytes = b""
     caption: Caption | None = None
 
@@ -101,9 +101,9 @@ def caption_files(
         while batch := [_claim(path, layout, kept, owners) for path in islice(waiting, captioner.batch_size)]:
             new = [image for image in batch if not image.is_written]
             _read(new, captioner, picture, gallery)
-            if gallery is not None or any(image.pixels is not None for image in new):
+            if gallery is not None or any(image.views is not None for image in new):
                 _read([image for image in batch if image.is_written], captioner, picture, gallery)
-                if readable := [image for image in batch if image.pixels is not None]:
+                if readable := [image for image in batch if image.views is not None]:
                     _caption(readable, captioner, decoding, beginning)
             for image in new:
                 if row := layout.row(image.path, image.caption, image.failure):
@@ -144,9 +144,9 @@ def _read(images: Sequence[_Image], captioner: Captioner, picture: bytes | None,
     def read(image: _Image) -> None:
         try:
             data = _bytes_of(image.path, picture, captioner.spec)
-            pixels = decode(data, captioner.spec, image.path)
+            views = {name: decode(data, spec, image.path) for name, spec in captioner.specs.items()}
             image.thumbnail = b"" if gallery is None else gallery.thumbnail(data, image.path)
-            image.pixels = pixels
+            image.views = views
         except DataError as error:
             image.failure = str(error)
         except ValueError as error:  # a zero byte, or half a character: no file can have such a name
@@ -165,8 +165,8 @@ def _bytes_of(path: str, picture: bytes | None, spec: ImageSpec) -> bytes:
 
 
 def _caption(images: Sequence[_Image], captioner: Captioner, decoding: Decoding, beginning: str) -> None:
-    pixels = [image.pixels for image in images if image.pixels is not None]
+    views = [image.views for image in images if image.views is not None]
     names = [image.path for image in images]
-    captions = captioner.caption_pixels(pixels, decoding, beginning=beginning, names=names)
+    captions = captioner.caption_views(views, decoding, beginning=beginning, names=names)
     for image, caption in zip(images, captions, strict=True):
         image.caption = caption

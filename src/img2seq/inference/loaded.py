@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from img2seq.data.image import ImageSpec
 from img2seq.data.tokenizer import Tokenizer
+from img2seq.errors import ModelError
 from img2seq.inference.predictor import CaptioningModel
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Loaded:
         model: what answers.
         trained: the model in torch, of a run.
         precision: of the weights.
+        members: the models that are averaged, of an ensemble.
+        mirror: whether they see the mirror image of a picture, too.
     """
 
     path: Path
@@ -42,3 +45,12 @@ class Loaded:
     model: CaptioningModel
     trained: TrainedRun | None = None
     precision: str = "fp32"
+    members: tuple[Loaded, ...] = ()
+    mirror: bool = False
+
+    @property
+    def image_input(self) -> tuple[str, ImageSpec]:
+        """Return the name of its image input, and how pictures become its pixels. Raises ModelError for none and for several."""
+        if len(self.specs) != 1:
+            raise ModelError(f"{self.path}: captioning needs a run with one image input, found {len(self.specs)}")
+        return next(iter(self.specs.items()))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ModelError
-from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
 from img2seq.generation.search import Hypothesis
+from img2seq.generation.step import Steps
 from img2seq.model.onnx_session import OnnxSession, in_parts, usable_threads
 
 ENCODED_TOGETHER = 8  # images of a thread: so few that what passes between two layers stays in the processor's cache
@@ -53,12 +54,14 @@ class OnnxModel:
         features: Mapping[str, Any],
         beginnings: Sequence[Sequence[int]] | None,
     ) -> list[list[Hypothesis]]:
+        """See `predictor.CaptioningModel`."""
+        steps = self.steps(pixels=pixels, features=features, n_images=len(names))
+        return search_side_by_side(steps, decoding, special, names=names, beginnings=beginnings, threads=self.threads)
+
+    def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
         """See `predictor.CaptioningModel`. There are no features: the encoder is always computed."""
         (of_input,) = pixels.values()
-        memory = {"encoder_hidden_states": self.encode(np.asarray(of_input))}
-        return search_side_by_side(
-            self.decoder, memory, decoding, special, names=names, beginnings=beginnings, threads=self.threads
-        )
+        return onnx_steps(self.decoder, {"encoder_hidden_states": self.encode(np.asarray(of_input))})
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 2 L D, P): what the decoder's layers read of each image; (B, C, H, W) pixels."""

@@ -18,6 +18,7 @@ from img2seq.data.image import ImageSpec, Pixels
 from img2seq.data.tokenizer import SpecialTokens, Tokenizer
 from img2seq.errors import DataError, ModelError, shown
 from img2seq.generation.search import Hypothesis
+from img2seq.generation.step import Steps
 
 MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
 
@@ -63,6 +64,13 @@ class CaptioningModel(Protocol):
         beginnings: Sequence[Sequence[int]] | None,
     ) -> list[list[Hypothesis]]:
         """Return the captions of each image, best first; see `Predictor.captions` and `generation.search.search`."""
+
+    def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
+        """Encode images, and return what gives the step of a part of them: for several models that are averaged."""
+
+    @property
+    def threads(self) -> int:
+        """Return how many parts of a batch may be searched side by side."""
 
     def prepare_for_many(self) -> bool:
         """Take a few seconds to become faster, where that is possible; return whether it is."""

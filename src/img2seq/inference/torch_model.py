@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from img2seq.config.decoding import Decoding
 from img2seq.data.tokenizer import SpecialTokens
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, search_side_by_side
-from img2seq.generation.search import Hypothesis, search
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
+from img2seq.generation.search import Hypothesis
+from img2seq.generation.step import Steps
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import leave_a_core
 from img2seq.model.cpu.few_rows import one_thread_for
@@ -63,6 +65,19 @@ class TorchModel:
         beginnings: Sequence[Sequence[int]] | None,
     ) -> list[list[Hypothesis]]:
         """See `predictor.CaptioningModel`."""
+        steps = self.steps(pixels=pixels, features=features, n_images=len(names))
+        with one_thread_for(len(names) * decoding.n_rows, self.model.device) if self.threads == 1 else nullcontext():
+            return search_side_by_side(
+                steps, decoding, special, names=names, beginnings=beginnings, threads=self.threads
+            )
+
+    @property
+    def threads(self) -> int:
+        """See `predictor.CaptioningModel`: torch itself computes on several."""
+        return 1 if self.runtime is None else torch.get_num_threads()
+
+    def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
+        """See `predictor.CaptioningModel`."""
         model, device = self.model.eval(), self.model.device
         with torch.inference_mode():
             memory = model.encode(
@@ -70,10 +85,10 @@ class TorchModel:
                 features={name: torch.as_tensor(values).to(device) for name, values in features.items()},
             )
             if self.runtime is not None and memory is not None:
-                by_layer, threads = model.decoder.memory_by_layer(memory), torch.get_num_threads()
-                return search_side_by_side(
-                    self.runtime, by_layer, decoding, special, names=names, beginnings=beginnings, threads=threads
-                )
-        step = ModelStep(model.decoder, memory, n_images=len(names))
-        with one_thread_for(len(names) * decoding.n_rows, device):
-            return search(step, decoding, special, beginnings=beginnings, names=names)
+                return onnx_steps(self.runtime, model.decoder.memory_by_layer(memory))
+
+        def of_part(part: slice) -> ModelStep:
+            n = len(range(n_images)[part])
+            return ModelStep(model.decoder, None if memory is None else memory[part], n_images=n)
+
+        return of_part

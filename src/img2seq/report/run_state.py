@@ -83,7 +83,12 @@ def _describe_export(run: RunFolder) -> str:
     config, facts = load_config(run.config), read_facts(run)
     newest, state = _newest_readable(run)
     with _expecting_a_runs(run.export):
-        made_from = "step {step:,} of {run}, by img2seq {img2seq}".format(**read_json(run.export))
+        export = read_json(run.export)
+        made_from = "step {step:,} of {run}, by img2seq {img2seq}".format(**export)
+        if steps := export.get("averaged_steps"):
+            made_from = (
+                f"the mean of steps {', '.join(map(str, steps))} of {export['run']}, by img2seq {export['img2seq']}"
+            )
     lines = {
         "state": "exported: to caption and to serve with, not to train on",
         "made from": made_from,
@@ -191,7 +196,7 @@ def verify_run(path: str | Path) -> tuple[str, bool]:
         return verify_onnx_export(folder)
     run = open_run(path)
     parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
-    if run.export.exists():
+    if run.export.exists() and not run.split.exists():
         del parts["split.json"]  # of training
     found = [(name, _problems_of(run, part)) for name, part in parts.items()]
     checkpoints = all_checkpoints(run.checkpoints)
