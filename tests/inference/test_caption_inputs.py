@@ -20,7 +20,7 @@ from conftest import img2seq
 from img2seq import Captioner
 from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
-from img2seq.generation.search import search
+from img2seq.generation.onnx_step import search_side_by_side
 from img2seq.inference import predictor as predicting
 from img2seq.inference import torch_model
 from img2seq.inference.from_run import longest_trained
@@ -339,11 +339,11 @@ def test_many_rows_are_searched_some_images_at_a_time(run: Path, images: Path, m
     expected = [c.text for c in Captioner.load(run).caption(paths, **settings)]
     searched: list[int] = []
 
-    def seen(step: Any, decoding: Decoding, *arguments: Any, **more: Any) -> Any:
-        searched.append(step.n_images * decoding.n_rows)
-        return search(step, decoding, *arguments, **more)
+    def seen(steps: Any, decoding: Decoding, *arguments: Any, names: Sequence[str], **more: Any) -> Any:
+        searched.append(len(names) * decoding.n_rows)
+        return search_side_by_side(steps, decoding, *arguments, names=names, **more)
 
-    monkeypatch.setattr(torch_model, "search", seen)
+    monkeypatch.setattr(torch_model, "search_side_by_side", seen)
     for most, rows in ((8192, [28]), (8, [8, 8, 8, 4]), (1, [4] * 7)):
         monkeypatch.setattr(predicting, "MAX_ROWS", most)
         searched.clear()
