@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,7 @@ def test_it_ends_with_how_many_how_fast_and_where(
 
 BAR = """
 import sys
+from collections.abc import Sequence
 from img2seq.progress import Announcer
 with Announcer(bars=sys.stderr.isatty()).bar("captioning", 50) as advance:
     advance(32)
