@@ -50,3 +50,9 @@ def test_empty_captions() -> None:
     assert (found.distinct_1_ratio, found.distinct_2_ratio) == (0.0, 0.0)
     with pytest.raises(ScoreError, match="no captions"):
         measure_diversity({})
+
+
+def test_captions_that_break_off_are_counted() -> None:
+    found = measure_diversity({"1": "A man in a.", "2": "a dog with", "3": "a dog looks on with a ball", "4": ""})
+    assert (found.bad_endings, found.bad_endings_ratio) == (3, 0.75)
+    assert found.sentence == "4 of 4 captions are distinct, 9 words are used, 3.5 a caption; 75.0% end badly"

@@ -126,8 +126,8 @@ def test_a_picture_is_decoded_on_one_thread_and_many_are_on_all(
         threads.append(torch.get_num_threads())
         return real(*arguments, **options)
 
-    real = vars(predicting)["search"]
-    monkeypatch.setattr(predicting, "search", search)
+    real = vars(predicting)["search_side_by_side"]
+    monkeypatch.setattr(predicting, "search_side_by_side", search)
     captioner, pictures = Captioner.load(run), sorted(images.glob("*.png"))
     torch.set_num_threads(2)
     try:

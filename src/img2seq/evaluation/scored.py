@@ -235,6 +235,7 @@ def table(found: Evaluated) -> str:
         lines.append(
             f"{'loss':<10} {found.extra['loss']:.4f}   nats per token, perplexity {found.extra['perplexity']:.2f}"
         )
+    lines.append(found.diversity.sentence)
     lines.append(f"document frequency of CIDEr-D: {scores.document_frequency}")
     if found.constant is not None:
         lines.append(found.constant.sentence)

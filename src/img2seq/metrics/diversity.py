@@ -11,6 +11,10 @@ from img2seq.errors import ScoreError, shown
 from img2seq.metrics.ptb import ptb_tokenize
 
 _ALARM_SHARE = 0.5
+# No English sentence ends so, and captions trained by their score learn to: "a man in a", "a dog with". Other languages have none of these.
+_UNFINISHED = frozenset(
+    "a an the and or with of in on at to for from as into his her its their which while is are".split()
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Diversity:
     Captions are compared as the tokens that are scored, so neither case nor punctuation makes two captions differ.
     `distinct_1` and `distinct_2` are Li et al.'s (2016, https://arxiv.org/abs/1510.03055) counts of different
     unigrams and bigrams; their ratios divide by all that were said. `copies` counts images whose caption is a training
-    caption word for word; it is None where no training captions were given.
+    caption word for word; it is None where no training captions were given. `bad_endings` counts captions that break off after
+    an English article, preposition, conjunction or the like, and empty ones.
     """
 
     captions: int
@@ -35,12 +40,22 @@ class Diversity:
     copies_ratio: float | None
     most_common_caption: str
     most_common_share: float
+    bad_endings: int
+    bad_endings_ratio: float
     alarm: str | None
 
     @property
     def vocabulary_used(self) -> int:
         """How many different words the captions use."""
         return self.distinct_1
+
+    @property
+    def sentence(self) -> str:
+        """What no score says of the captions."""
+        return (
+            f"{self.distinct_captions:,} of {self.captions:,} captions are distinct, {self.vocabulary_used:,} words are used, "
+            f"{self.mean_length:.1f} a caption; {self.bad_endings_ratio:.1%} end badly"
+        )
 
 
 def measure_diversity(results: Mapping[str, str], *, training_captions: Iterable[str] | None = None) -> Diversity:
@@ -61,6 +76,7 @@ def measure_diversity(results: Mapping[str, str], *, training_captions: Iterable
     for words in tokens:
         unigrams.update(words)
         bigrams.update(pairwise(words))
+    bad_endings = sum(not words or words[-1].rstrip(".") in _UNFINISHED for words in tokens)
     copies = None
     if training_captions is not None:
         known = {" ".join(ptb_tokenize(text)) for text in training_captions}
@@ -78,6 +94,8 @@ def measure_diversity(results: Mapping[str, str], *, training_captions: Iterable
         copies_ratio=None if copies is None else copies / images,
         most_common_caption=most_common,
         most_common_share=times / images,
+        bad_endings=bad_endings,
+        bad_endings_ratio=bad_endings / images,
         alarm=_alarm(most_common, times, images),
     )
 

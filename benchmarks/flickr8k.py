@@ -1,0 +1,95 @@
+"""Keep what a run of Flickr8k came to, and print the table of the runs that were kept, with text beside scores.
+
+    python -m benchmarks flickr8k RUN --row NAME [--says "+ self-critical"] [--run RUN ...]
+    python -m benchmarks flickr8k                    # the table alone
+
+RUN has been evaluated (`img2seq evaluate RUN`). Several runs of one row, which differ in their seed, are given with --run; the table shows
+their mean, and the least and the most. Writes benchmarks/results/flickr8k_NAME.json: how the run was made, its scores, its history, what its captions are
+like, and ten of them that a fixed seed draws among the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import RESULTS, result, save
+
+SCORES = ("bleu_4", "meteor", "cider_d", "rouge_l", "loss")
+N_CAPTIONS = 10
+
+
+def main(line: list[str]) -> None:
+    """Keep the row that is named, if one is, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--run", dest="others", action="append", type=Path, default=[])
+    parser.add_argument("--evaluation", default="evaluation", help="folder of the evaluation within RUN")
+    parser.add_argument("--row")
+    parser.add_argument("--says", help="what the row stands for")
+    arguments = parser.parse_args(line)
+    if arguments.run is not None:
+        runs = [kept(run, arguments.evaluation) for run in (arguments.run, *arguments.others)]
+        save(f"flickr8k_{arguments.row}", {"says": arguments.says or arguments.row, "runs": runs})
+    print(table())
+
+
+def kept(run: Path, evaluation: str) -> dict[str, Any]:
+    """Return what a run came to."""
+    metrics = json.loads((run / evaluation / "metrics.json").read_text())
+    captions = {one["image_id"]: one["caption"] for one in json.loads((run / evaluation / "captions.json").read_text())}
+    drawn = random.Random(0).sample(sorted(captions), N_CAPTIONS)
+    with (run / "history_valid.csv").open(encoding="utf-8", newline="") as file:
+        history = list(csv.DictReader(file))
+    environment = json.loads((run / "environment.json").read_text())
+    return {
+        "command": " ".join(environment["command"]),
+        "minutes": round(float(history[-1]["elapsed_s"]) / 60, 1),
+        "threads": environment["torch_threads"],
+        "step": metrics["step"],
+        "scores": {name: metrics[name] for name in SCORES if name in metrics},
+        "intervals_95": {name: metrics["intervals_95"][name] for name in SCORES if name in metrics["intervals_95"]},
+        "decoding": {
+            name: metrics["decoding"][name] for name in ("method", "beam_size", "length_penalty", "no_repeat_ngram")
+        },
+        "captions": metrics["diversity"],
+        "ten": {image_id: captions[image_id] for image_id in drawn},
+        "history": history,
+    }
+
+
+def table() -> str:
+    """Return the kept rows as Markdown, in the order of their files' times."""
+    lines = [
+        "| | minutes | BLEU-4 | METEOR | CIDEr-D | ROUGE-L | loss | distinct of 1,000 | words used | mean length | end badly |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("flickr8k_*.json")):
+        row = result(path.stem)
+        runs = row["runs"]
+        scores = [_mean([run["scores"][name] for run in runs if name in run["scores"]], 3) for name in SCORES]
+        texts = [
+            _mean([run["captions"][name] for run in runs], digits)
+            for name, digits in (("distinct_captions", 0), ("vocabulary_used", 0), ("mean_length", 1))
+        ]
+        badly = _mean([100 * run["captions"]["bad_endings_ratio"] for run in runs], 1)
+        minutes = _mean([run["minutes"] for run in runs], 0)
+        lines.append(f"| {row['says']} | {' | '.join([minutes, *scores, *texts, f'{badly} %'])} |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float], digits: int) -> str:
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
