@@ -12,33 +12,7 @@ from img2seq.metrics.ptb import ptb_tokenize
 
 _ALARM_SHARE = 0.5
 # No English sentence ends so, and captions trained by their score learn to: "a man in a", "a dog with". Other languages have none of these.
-_UNFINISHED = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "with",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "as",
-        "into",
-        "his",
-        "her",
-        "its",
-        "their",
-        "which",
-        "while",
-        "is",
-        "are",
-    ]
-)
+_UNFINISHED = {"a", "an", "the", "and", "or", "with", "of", "in", "on", "at", "to", "for", "from", "as", "into", "his", "her", "its", "their", "which", "while", "is", "are"}  # fmt: skip
 
 
 @dataclass(frozen=True)
