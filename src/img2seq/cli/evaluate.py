@@ -128,6 +128,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         )
         evaluate, inputs = _ways(captioner)
         announce = Announcer(bars=sys.stderr.isatty())
+        if arguments.tune:
+            with collector_paused():
+                from img2seq.evaluation.tune import check_tunable, tune
+            check_tunable(captioner, overwrite=arguments.overwrite)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
         of_what: dict[str, Any] = {
             "split": arguments.split,
@@ -140,9 +144,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         scored.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
         if arguments.tune:
-            with collector_paused():
-                from img2seq.evaluation.tune import tune
-            tuned = tune(captioner, overwrite=arguments.overwrite, announce=announce)
+            tuned = tune(captioner, announce=announce)
             print(f"{tuned}\n", flush=True)
             decoding = tuned.decoding
             made_from = inputs(captioner, decoding, **of_what)

@@ -87,24 +87,40 @@ class Tuned:
         )
 
 
-def tune(captioner: Captioner, *, overwrite: bool, announce: Announcer) -> Tuned:
-    """Caption the validation split in many ways, and store the one with the highest CIDEr-D in decoding.json.
+def check_tunable(captioner: Captioner, *, overwrite: bool) -> None:
+    """Raise RunError for an export, which has no split, and where decoding.json cannot be written or was not written here (unless `overwrite`).
 
-    Args:
-        captioner: of the run.
-        overwrite: replace a decoding.json that was not written here.
-        announce: for progress.
-
-    Raises:
-        RunError: for an export, which has no split, and where decoding.json may not be written.
-        DataError: for captions and images that do not fit, listing all.
+    It was written here if it holds the settings that its own table leads to.
     """
     trained = captioner.loaded.trained
     if trained is None or not trained.run.split.is_file():
         raise RunError(
             f"{captioner.loaded.path}: is an export, which holds no split to tune on; tune the run that it was made from, and export that again"
         )
-    _check_replaceable(trained.run, overwrite=overwrite)
+    run = trained.run
+    check_writable(run.path)
+    if overwrite or not run.decoding.exists():
+        return
+    try:
+        content = read_json(run.decoding)
+        is_own = content["decoding"] == asdict(chosen([Tried(**row) for row in content["tried"]]).way)
+    except (LookupError, TypeError, ValueError):
+        is_own = False
+    if not is_own:
+        raise RunError(f"{run.decoding}: has settings that were not chosen by --tune; replace them with --overwrite")
+
+
+def tune(captioner: Captioner, *, announce: Announcer) -> Tuned:
+    """Caption the validation split in many ways, and store the one with the highest CIDEr-D in decoding.json.
+
+    Args:
+        captioner: of the run.
+        announce: for progress.
+
+    Raises:
+        DataError: for captions and images that do not fit, listing all.
+    """
+    trained = captioner.trained
     data = scored_data(captioner, None, None, None, GUESSED, announce).data
     defaults = longest_trained(trained)
     score = RepeatedScore(dict(zip(data.image_ids, data.captions, strict=True)))
@@ -149,20 +165,6 @@ def chosen(tried: Sequence[Tried]) -> Tried:
             one.no_repeat_ngram == usual.no_repeat_ngram,
         ),
     )
-
-
-def _check_replaceable(run: RunFolder, *, overwrite: bool) -> None:
-    """Raise RunError where decoding.json cannot be written, or holds other settings than those that its own table leads to."""
-    check_writable(run.path)
-    if overwrite or not run.decoding.exists():
-        return
-    try:
-        content = read_json(run.decoding)
-        is_own = content["decoding"] == asdict(chosen([Tried(**row) for row in content["tried"]]).way)
-    except (LookupError, TypeError, ValueError):
-        is_own = False
-    if not is_own:
-        raise RunError(f"{run.decoding}: has settings that were not chosen by --tune; replace them with --overwrite")
 
 
 def _captions(
