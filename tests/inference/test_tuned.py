@@ -110,7 +110,7 @@ def test_it_needs_one_run_with_its_split(
     run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_run(run, tmp_path / "lean", announce=QUIET)
-    scores = ["--output", tmp_path / "scores"]
+    scores: list[str | Path] = ["--output", tmp_path / "scores"]
     assert img2seq("evaluate", run, run, "--tune", *scores) == 2
     assert "found 2 runs" in capsys.readouterr().err
     assert img2seq("evaluate", "--tune", "--results", "r.json", "--references", "c.csv", *scores) == 2
