@@ -61,8 +61,8 @@ LEVELS: list[dict[str, int]] = [
     # 45 of cli join `caption` and its page, of which neither room knows the other; 200 declare and show `data fetch` and `data convert`,
     # 115 declare the limits of `serve`, 45 `export`, 55 what a person says on a model card, 30 which verbs need PyTorch and
     # that only the verb at hand is imported; 35 several runs on one line, 30 `runs average`.
-    # 30 are `evaluate --tune`.
-    {"cli": 1550, "__init__": 35, "__main__": 10},
+    # 35 are `evaluate --tune`.
+    {"cli": 1555, "__init__": 35, "__main__": 10},
 ]
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts
