@@ -101,7 +101,7 @@ TYPED = {
     "caption r p --batch-size 0": ["--batch-size", "1 to 4096", "'0'"],
     "caption r p --batch-size -1": ["--batch-size", "1 to 4096", "'-1'"],
     "caption r p --device gpu": ["--device", "cpu, cuda, cuda:N, mps or auto", "'gpu'", "Did you mean 'cuda'?"],
-    "caption r p --n-best 9": ["--n-best", "1 to beam_size (5)", "9"],
+    "caption r p --beam-size 5 --n-best 9": ["--n-best", "1 to beam_size (5)", "9"],
     "evaluate r --split tets": ["--split", "valid, train or test", "'tets'", "Did you mean 'test'"],
     "evaluate r --temperature -inf": ["--temperature", "0.01 to 100", "'-inf'"],
     "data check x --workers many": ["--workers", "0 to 256", "'many'"],

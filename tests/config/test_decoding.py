@@ -180,10 +180,11 @@ def test_settings_have_names() -> None:
 
 def test_a_sampling_config_becomes_these_settings_and_accepts_the_same_range() -> None:
     shared = [name for name in SamplingConfig.model_fields if name in RANGES]
-    assert len(shared) == 8
-    config = SamplingConfig(generated_sequence_length=9, temperature=0.3)
+    assert len(shared) == 9
+    config = SamplingConfig(generated_sequence_length=9, temperature=0.3, no_repeat_ngram=3)
     settings = sampling(config, seed=4)
     assert (settings.method, settings.max_length, settings.seed, settings.temperature) == ("sample", 9, 4, 0.3)
+    assert settings.no_repeat_ngram == 3
     assert (settings.top_k, settings.top_p, settings.tau) == (20, 0.9, 0.95)  # not the defaults of Decoding
     ours, theirs = TypeAdapter(Decoding).json_schema()["properties"], SamplingConfig.model_json_schema()["properties"]
     for name in shared:

@@ -43,6 +43,7 @@ MISTAKES = [
     ("outputs.captions.output_type_info.max_length=longest", ["'max'", "whole number"]),
     ("outputs.captions.model_config.embedding_dim=30", ["multiple of num_heads"]),
     ("outputs.captions.sampling_config.presence_penalty=1", ["not supported", "frequency_penalty"]),
+    ("outputs.captions.sampling_config.no_repeat_ngram_size=3", ["unknown key", "Did you mean 'no_repeat_ngram'"]),
     ("outputs.captions.sampling_config.top_p=0", ["greater than 0"]),
     ("outputs.captions.sampling_config.temperature=1e-40", ["0.01 to 100", "1e-40"]),
     ("globals.basic_experiment.device=gpu", ["cpu, cuda, cuda:N, mps or auto", "Did you mean 'cuda'"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
-ANY_RUN = {"max_length": 100_000}  # until a run says how long its captions are, any length may be right
+ANY_RUN = {
+    "max_length": 100_000
+}  # until a run says how long its captions are, any length may be right, and any number of beams
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -182,6 +185,9 @@ def add_decoding_arguments(parser: Parser) -> None:
 def decoding_of(arguments: argparse.Namespace, defaults: Mapping[str, Any] = ANY_RUN) -> Decoding:
     """Return the decoding settings that the flags give, with a run's defaults. Raises ConfigError naming the flags that are wrong."""
     given = {name: _scalar(text) for name in SETTINGS if (text := getattr(arguments, name)) is not None}
+    if defaults is ANY_RUN:
+        of_beams = [n for name in ("n_best", "beam_groups") if isinstance(n := given.get(name), int) and n > 0]
+        defaults = {**defaults, "beam_size": min(1000, math.prod(of_beams))}
     try:
         return Decoding.of({**defaults, **given})
     except ConfigError as error:

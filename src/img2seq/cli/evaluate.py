@@ -16,6 +16,7 @@ from img2seq.cli.arguments import (
     read_options_of,
     set_run,
 )
+from img2seq.config.decoding import SETTINGS
 from img2seq.errors import ConfigError
 from img2seq.model.cpu.collector import collector_paused
 
@@ -65,6 +66,12 @@ def add_parser(verbs: Verbs) -> None:
         metavar="FILE",
         help="saved document frequency for CIDEr-D (default: from the references)",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first choose beams, length penalty and n-gram block by CIDEr-D on a run's validation split, and store them in the run as its "
+        "defaults: minutes (default: search as the run does)",
+    )
     parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/evaluation of one run)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an evaluation with other settings or of other inputs"
@@ -85,6 +92,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("evaluate: --results needs --output DIR")
     if arguments.images is not None and arguments.captions is None:
         raise ConfigError("evaluate: --images FOLDER needs --captions FILE")
+    if arguments.tune:
+        _check_tuned_alone(arguments)
     options = read_options_of(arguments)
     from pathlib import Path
 
@@ -118,20 +127,43 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             mirror=arguments.mirror,
         )
         evaluate, inputs = _ways(captioner)
+        announce = Announcer(bars=sys.stderr.isatty())
+        if arguments.tune:
+            with collector_paused():
+                from img2seq.evaluation.tune import check_tunable, tune
+            check_tunable(captioner, overwrite=arguments.overwrite)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
-        made_from = inputs(
-            captioner, decoding, split=arguments.split, captions_file=arguments.captions,
-            images_folder=arguments.images, document_frequency=arguments.document_frequency, options=options,
-        )  # fmt: skip
+        of_what: dict[str, Any] = {
+            "split": arguments.split,
+            "captions_file": arguments.captions,
+            "images_folder": arguments.images,
+            "document_frequency": arguments.document_frequency,
+            "options": options,
+        }
+        made_from = inputs(captioner, decoding, **of_what)
         scored.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
-        found = evaluate(
-            captioner, decoding, split=arguments.split, captions_file=arguments.captions, images_folder=arguments.images,
-            document_frequency=arguments.document_frequency, options=options, announce=Announcer(bars=sys.stderr.isatty()),
-        )  # fmt: skip
+        if arguments.tune:
+            tuned = tune(captioner, announce=announce)
+            print(f"{tuned}\n", flush=True)
+            decoding = tuned.decoding
+            made_from = inputs(captioner, decoding, **of_what)
+        found = evaluate(captioner, decoding, **of_what, announce=announce)
     scored.write_evaluation(found, folder, made_from)
     print(f"{scored.table(found)}\n\nreport: {folder / 'report.html'}")
     return 0
+
+
+def _check_tuned_alone(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError where --tune stands with what would have the run tuned on other data, or with settings that would not be stored."""
+    others = ("results", "captions", "document_frequency", "mirror", *SETTINGS)
+    given = [f"--{name.replace('_', '-')}" for name in others if getattr(arguments, name)]
+    given += [f"--split {arguments.split}"] if arguments.split in ("train", "test") else []
+    given += [f"{len(arguments.runs)} runs"] if len(arguments.runs) > 1 else []
+    if given:
+        raise ConfigError(
+            f"evaluate: --tune chooses how one run searches, on its validation split; expected nothing beside it, found {given[0]}"
+        )
 
 
 def _ways(captioner: Captioner) -> tuple[Callable[..., Evaluated], Callable[..., dict[str, Any]]]:

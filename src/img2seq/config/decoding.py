@@ -78,6 +78,12 @@ class Decoding:
         """Return settings from names and values. Raises ConfigError for an unknown name, with the nearest one."""
         return cls(**{str(name): value for name, value in values.items()})
 
+    @classmethod
+    def check_defaults(cls, values: Mapping[str, Any]) -> None:
+        """Raise ConfigError for defaults that a run may not have: wrong ones, and n_best, which a command decides."""
+        if cls.of(values) and "n_best" in values:
+            raise ConfigError("n_best: is no default of a run: a command decides it")
+
     @model_validator(mode="wrap")
     @classmethod
     def _raise_config_error(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:

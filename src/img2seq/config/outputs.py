@@ -100,6 +100,7 @@ class SamplingConfig(Section):
     repetition_penalty_max_window: int = with_default("repetition_penalty_max_window", 64)
     frequency_penalty: float = with_default("frequency_penalty", 0.1)
     frequency_penalty_max_window: int = with_default("frequency_penalty_max_window", 128)
+    no_repeat_ngram: int = with_default("no_repeat_ngram", 0)
     temperature: float = with_default("temperature", 0.7)
     top_k: int = with_default("top_k", 20)
     top_p: float = with_default("top_p", 0.9)

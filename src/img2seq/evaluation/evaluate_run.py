@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.config.load import load_config
 from img2seq.config.outputs import ReadOptions
 from img2seq.data.caption_set import CaptionSet
+from img2seq.data.picture import Picture
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, settle
 from img2seq.data.sources.content import GUESSED, is_pattern
@@ -23,9 +24,27 @@ from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, in
 from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
+from img2seq.run.stored_decoding import is_of, read_stored
 from img2seq.training.validation import image_losses
 
 LOSS_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ScoredData:
+    """What a run is scored on.
+
+    Attributes:
+        found: the captions that it is scored against.
+        files: the pictures, by image id.
+        training: captions that it was trained on, where they are still there.
+        data: the images as the model sees them, with their captions.
+    """
+
+    found: CaptionsFound
+    files: dict[str, Picture]
+    training: list[str]
+    data: CaptionSet
 
 
 def inputs_of_run(
@@ -78,6 +97,36 @@ def evaluate_run(
         DataError: for captions and images that do not fit, listing all.
     """
     trained = captioner.trained
+    if not is_of(read_stored(trained.run, {}), trained.checkpoint):
+        announce.say(f"{trained.run.decoding}: chosen for another checkpoint, and not used; --tune chooses anew")
+    scored = scored_data(captioner, split, captions_file, images_folder, options, announce)
+    data, ids = scored.data, scored.data.image_ids
+    loss = _loss(trained, data, announce)
+    captions: dict[str, str] = {}
+    with announce.bar("captioning", len(ids)) as advance:
+        for start in range(0, len(ids), captioner.batch_size):
+            part = ids[start : start + captioner.batch_size]
+            pixels, features = data.read_images(range(start, start + len(part)))
+            written = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
+            captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
+            advance(len(part))
+    extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
+    extra["data"] = " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split"
+    return evaluated(
+        scored.found, captions, scored.files, extra, training=scored.training, document_frequency=document_frequency
+    )
+
+
+def scored_data(
+    captioner: Captioner,
+    split: str | None,
+    captions_file: str | None,
+    images_folder: str | None,
+    options: ReadOptions,
+    announce: Announcer,
+) -> ScoredData:
+    """Read what a run is scored on; the arguments are those of `evaluate_run`."""
+    trained = captioner.trained
     basic = load_config(trained.run.config).globals.basic_experiment
     (entry,) = trained.config.inputs
     found, ids, training = references_of_run(trained, split, captions_file, options, announce)
@@ -92,18 +141,7 @@ def evaluate_run(
     settle(problems, "error")
     rows = InputImages(entry, table, trained.model, basic, announce).of(ids)
     data = CaptionSet(references, trained.tokenizer, max_length=trained.facts.max_length, images={entry.name: rows})
-    loss = _loss(trained, data, announce)
-    captions: dict[str, str] = {}
-    with announce.bar("captioning", len(ids)) as advance:
-        for start in range(0, len(ids), captioner.batch_size):
-            part = ids[start : start + captioner.batch_size]
-            pixels, features = data.read_images(range(start, start + len(part)))
-            written = captioner.predictor.captions(decoding, names=part, pixels=pixels, features=features)
-            captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
-            advance(len(part))
-    extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
-    extra["data"] = " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split"
-    return evaluated(found, captions, files, extra, training=training, document_frequency=document_frequency)
+    return ScoredData(found, files, training, data)
 
 
 def references_of_run(

@@ -1,6 +1,6 @@
 """Write a lean run: what captioning and serving need, and nothing of training.
 
-    config.yaml, facts.json, tokenizer.json     the run's own, byte for byte
+    config.yaml, facts.json, tokenizer.json     the run's own, byte for byte; decoding.json where the run has one for this checkpoint
     digests.json                                their SHA-256
     checkpoints/step-00000123/                  weights.safetensors and state.json of one checkpoint, byte for byte; manifest.json of the two
     export.json                                 what it was made from
@@ -21,6 +21,7 @@ from img2seq.config.decoding import Decoding
 from img2seq.errors import RunError, shown
 from img2seq.export.pictures import Pictures
 from img2seq.inference.captioner import Captioner
+from img2seq.inference.from_run import own_decoding
 from img2seq.progress import Announcer, counted
 from img2seq.run.checkpoint import Checkpoint, manifest_text
 from img2seq.run.folder import RunFolder, file_digest, read_json
@@ -37,6 +38,7 @@ def write_lean_run(trained: TrainedRun, folder: Path, announce: Announcer) -> No
     to = Checkpoint(export.checkpoints / f"step-{checkpoint.step:08d}")
     to.path.mkdir(parents=True)
     files = [run.config, run.facts, run.tokenizer, checkpoint.path / "state.json", checkpoint.weights]
+    files += [run.decoding] if own_decoding(trained) else []
     with announce.bar("exporting", sum(path.stat().st_size for path in files), unit="B") as advance:
         for path in files:
             _copy(path, (to.path if path.parent == checkpoint.path else export.path) / path.name, advance)

@@ -19,7 +19,7 @@ from img2seq.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from img2seq.data.tokenizers_json import to_tokenizers, tokenizer_config
 from img2seq.errors import ModelError
 from img2seq.export.precision import in_precision
-from img2seq.inference.from_run import longest_trained
+from img2seq.inference.from_run import longest_trained, own_decoding
 from img2seq.model.onnx_decoder import decoder_graph
 from img2seq.model.onnx_encoder import encoder_graph
 from img2seq.model.weights import first_line
@@ -90,6 +90,7 @@ def onnx_facts(trained: TrainedRun) -> OnnxFacts:
         head_width=decoder.width // decoder.n_heads,
         n_places=trained.model.encoder(name).n_places,
         tokenizer_digest=trained.tokenizer.digest,
+        decoding=own_decoding(trained),
     )
 
 
@@ -122,7 +123,7 @@ def _config(facts: OnnxFacts) -> dict[str, Any]:
 
 def _generation_config(facts: OnnxFacts, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return generation_config.json; its lengths count the start token."""
-    longest = min(facts.max_length or Decoding().max_length, facts.most_tokens)
+    longest = min(Decoding.of(facts.decoding_defaults).max_length, facts.most_tokens)
     never = list(tokenizer.special.never_generated)
     return {**IDS, "max_length": longest + 1, "suppress_tokens": never, "bad_words_ids": [[token] for token in never]}
 

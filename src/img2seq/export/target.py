@@ -82,7 +82,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 def _foreign_files(folder: Path) -> list[str]:
     """Return the files of an export's folder that no export writes."""
     run, onnx = RunFolder(folder), OnnxFolder(folder)
-    own = {run.readme, run.config, run.facts, run.tokenizer, run.digests, run.export, run.split}
+    own = {run.readme, run.config, run.facts, run.tokenizer, run.digests, run.export, run.split, run.decoding}
     for checkpoint in map(Checkpoint, run.checkpoints.glob("step-*")):
         own |= {checkpoint.path / name for name in ("weights.safetensors", "state.json", "manifest.json")}
     own |= {onnx.parity, onnx.config, onnx.generation, onnx.preprocessor, onnx.tokenizer_config}

@@ -41,7 +41,7 @@ def captioning_export(path: Path, *, device: str, step: int | None, precision: P
         output_name=facts.output_name,
         step=facts.step,
         n_parameters=facts.n_parameters,
-        decoding_defaults={} if facts.max_length is None else {"max_length": facts.max_length},
+        decoding_defaults=facts.decoding_defaults,
         tokenizer=tokenizer,
         specs={facts.input_name: facts.spec},
         precision=precision,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from img2seq.build.trained import TrainedRun, load_run
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.torch_model import TorchModel
+from img2seq.run.stored_decoding import stored_decoding
 
 
 def captioning_run(path: str, *, device: str, step: int | None) -> Loaded:
@@ -16,12 +19,17 @@ def captioning_run(path: str, *, device: str, step: int | None) -> Loaded:
         output_name=trained.config.output.output_info.output_name,
         step=trained.checkpoint.step,
         n_parameters=sum(parameter.numel() for parameter in trained.model.parameters()),
-        decoding_defaults=longest_trained(trained),
+        decoding_defaults=longest_trained(trained) | own_decoding(trained),
         tokenizer=trained.tokenizer,
         specs=trained.specs,
         model=TorchModel(trained.model),
         trained=trained,
     )
+
+
+def own_decoding(trained: TrainedRun) -> dict[str, Any]:
+    """Return the settings that are stored with a run for this checkpoint."""
+    return stored_decoding(trained.run, trained.checkpoint, longest_trained(trained))
 
 
 def longest_trained(trained: TrainedRun) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,18 @@ def describe_onnx_export(path: Path, *, size: str) -> str:
         "state": "exported for ONNX Runtime: to caption and to serve with, not to train on",
         "made from": f"step {facts.step:,} of {shown(facts.run)}",
         "model": f"{facts.n_parameters:,} parameters; pictures of {facts.height} x {facts.width} pixels",
-        "vocabulary": f"{facts.vocabulary:,} tokens; captions of at most {min(facts.max_length or Decoding().max_length, facts.most_tokens):,}",
+        "vocabulary": f"{facts.vocabulary:,} tokens; captions of at most {min(Decoding.of(facts.decoding_defaults).max_length, facts.most_tokens):,}",
+        **({"decoding": in_words(facts.decoding)} if facts.decoding else {}),
         "compared": compared,
         **lines,
         "size": f"{size} on disk",
     }
     return "\n".join([str(path), *(f"  {name:<12}{text}" for name, text in rows.items())])
+
+
+def in_words(decoding: Mapping[str, Any]) -> str:
+    """Return settings on one line."""
+    return ", ".join(f"{name} {value}" for name, value in decoding.items())
 
 
 def verify_onnx_export(path: Path) -> tuple[str, bool]:

@@ -16,12 +16,13 @@ from img2seq.errors import Img2SeqError, RunError
 from img2seq.progress import counted
 from img2seq.report.comparison_page import clock
 from img2seq.report.evaluation_page import METRIC_NAMES
-from img2seq.report.onnx_state import describe_onnx_export, verify_onnx_export
+from img2seq.report.onnx_state import describe_onnx_export, in_words, verify_onnx_export
 from img2seq.run.captioning_folder import is_onnx_export
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, damage
 from img2seq.run.folder import RunFolder, check_signed, open_run, read_json, read_tokenizer
 from img2seq.run.hub import local_folder
 from img2seq.run.lock import owner_of
+from img2seq.run.stored_decoding import read_stored, weights_digest
 from img2seq.run.tables import read_history
 
 SCORES = ("bleu_4", "cider_d", "distinct")  # columns of the history, where captions are scored while a run trains
@@ -70,6 +71,7 @@ def describe_run(path: str | Path) -> str:
         "time": time,
         "model": _describe_model(config),
         "parameters": parameters,
+        **_describe_stored(run),
         "data": f"{counted(n_train, 'image')} to train on, {n_valid:,} for validation; {facts.vocabulary:,} tokens",
         "training": _describe_training(config),
         "size": f"{folder_size(run.path)} on disk",
@@ -95,6 +97,7 @@ def _describe_export(run: RunFolder) -> str:
         "checkpoint": _describe_checkpoint(newest, state),
         "model": _describe_model(config),
         "vocabulary": f"{facts.vocabulary:,} tokens; captions of at most {facts.max_length:,}",
+        **_describe_stored(run),
         "size": f"{folder_size(run.path)} on disk",
     }
     return "\n".join([str(run.path), *(f"  {name:<12}{text}" for name, text in lines.items())])
@@ -150,6 +153,23 @@ def _describe_checkpoint(checkpoint: Checkpoint | None, state: Mapping[str, Any]
     return f"{checkpoint.path.name}, {describe_evaluation(state)}, {folder_size(checkpoint.path)}"
 
 
+def _describe_stored(run: RunFolder) -> dict[str, str]:
+    """Return how captions are searched for where it is stored with the run."""
+    if not (stored := read_stored(run, {})):
+        return {}
+    words = in_words(stored["decoding"])
+    if (digest := stored.get("weights_sha256")) is not None:
+        steps = [one.step for one in all_checkpoints(run.checkpoints) if _digest(one) == digest]
+        words += f"; chosen for step {steps[0]:,}" if steps else "; not used: chosen for a checkpoint that is not there"
+    return {"decoding": words}
+
+
+def _digest(checkpoint: Checkpoint) -> str | None:
+    with suppress(RunError, LookupError, TypeError):  # damaged, or removed by a running training
+        return weights_digest(checkpoint)
+    return None
+
+
 def _describe_model(config: Experiment) -> str:
     encoders = [
         f"{entry.name}: {entry.model.model_type} at {' x '.join(map(str, entry.input_type_info.height_width))}"
@@ -195,7 +215,12 @@ def verify_run(path: str | Path) -> tuple[str, bool]:
     if is_onnx_export(folder := local_folder(path)):
         return verify_onnx_export(folder)
     run = open_run(path)
-    parts = {"config.yaml": _config, "tokenizer.json and facts.json": _tokenizer, "split.json": _split}
+    parts: dict[str, Callable[[RunFolder], object]] = {
+        "config.yaml": _config,
+        "tokenizer.json and facts.json": _tokenizer,
+        "split.json": _split,
+    }
+    parts |= {run.decoding.name: _describe_stored} if run.decoding.exists() else {}
     if run.export.exists() and not run.split.exists():
         del parts["split.json"]  # of training
     found = [(name, _problems_of(run, part)) for name, part in parts.items()]
@@ -214,7 +239,7 @@ def verify_run(path: str | Path) -> tuple[str, bool]:
     return "\n".join([str(path), *lines]), not any(problems for _, problems in found)
 
 
-def _problems_of(run: RunFolder, part: Callable[[RunFolder], None]) -> list[str]:
+def _problems_of(run: RunFolder, part: Callable[[RunFolder], object]) -> list[str]:
     try:
         part(run)
     except Img2SeqError as error:

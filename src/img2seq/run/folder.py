@@ -27,6 +27,7 @@ class RunFolder:
         self.facts = path / "facts.json"
         self.tokenizer = path / "tokenizer.json"
         self.split = path / "split.json"
+        self.decoding = path / "decoding.json"  # where it was tuned
         self.digests = path / "digests.json"
         self.export = path / "export.json"  # only in a lean run: what it was made from
         self.signed = (self.config, self.facts, self.tokenizer, self.split)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "hf:"
 MADE_FROM = "export.json"
 PARTS = (
-    *("config.yaml", "facts.json", "tokenizer.json", "digests.json", MADE_FROM),
+    *("config.yaml", "facts.json", "tokenizer.json", "digests.json", "decoding.json", MADE_FROM),
     *(f"checkpoints/step-*/{name}" for name in ("weights.safetensors", "state.json", "manifest.json")),
     *("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer_config.json", "parity.json"),
     *("onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx"),  # of other precisions nothing is read

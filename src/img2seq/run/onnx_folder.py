@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.tokenizers_json import from_tokenizers
-from img2seq.errors import DataError, RunError, shown
+from img2seq.errors import ConfigError, DataError, RunError, shown
 from img2seq.run.folder import read_json
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -98,6 +99,7 @@ class OnnxFacts:
         head_width: of the decoder.
         n_places: of the memory.
         tokenizer_digest: of the tokenizer it was trained with.
+        decoding: settings that the run was tuned with.
     """
 
     run: str
@@ -121,6 +123,12 @@ class OnnxFacts:
     head_width: int
     n_places: int
     tokenizer_digest: str
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decoding_defaults(self) -> dict[str, Any]:
+        """Return the settings in place of those of `Decoding`."""
+        return ({} if self.max_length is None else {"max_length": self.max_length}) | self.decoding
 
     @property
     def spec(self) -> ImageSpec:
@@ -149,6 +157,10 @@ def read_facts(folder: OnnxFolder) -> OnnxFacts:
         if not 1 <= getattr(facts, name) <= highest:
             value = shown(str(getattr(facts, name)))
             raise RunError(f"{folder.config}: {name}: expected 1 to {highest:,}, found {value}")
+    try:
+        Decoding.check_defaults(facts.decoding_defaults)
+    except ConfigError as error:
+        raise RunError(f"{folder.config}: decoding: {error}") from error
     n_channels = facts.spec.stored_shape[2]
     if not (
         len(facts.mean) == len(facts.std) == n_channels
