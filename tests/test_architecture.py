@@ -43,8 +43,8 @@ LEVELS: list[dict[str, int]] = [
     # 75 of report say whether captions beat one sentence said of every picture; 210 are the page of `caption --html` and the words
     # of captions of any tokens, with a capital or not, 80 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference
     # hand pictures and captions to that page, 300 are what captions: torch or ONNX Runtime, loaded from a run or an export; 190 several of them as
-    # one, each with pixels of its own, and mirror images. 30 of report say what fine-tuning has added.
-    {"inference": 1515, "report": 1590},
+    # one, each with pixels of its own, and mirror images. 40 of report say what fine-tuning has added.
+    {"inference": 1515, "report": 1600},
     # 500 of training are several processes and exact resume; 60 turn lost pictures into warnings, 175 score captions and choose by them,
     # 240 train by the score of sampled captions, 230 in phases, 155 send figures to W&B and MLflow
     {"training": 3035},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from processes import main as do_jobs
@@ -33,6 +35,7 @@ from img2seq.generation.model_step import ModelStep
 from img2seq.inference.captioner import Captioner
 from img2seq.model.caption_model import CaptionModel
 from img2seq.progress import Announcer
+from img2seq.report.curves import Curve, draw_losses
 from img2seq.report.run_state import describe_run
 from img2seq.run import checkpoint as checkpoints
 from img2seq.run.folder import RunFolder, read_json, read_tokenizer
@@ -181,6 +184,14 @@ def test_step_0_is_the_other_captioner_and_may_be_the_best(few: Path, run: Path)
     assert torch.allclose(grown[:, balloon], known[:, ball], atol=1e-5, rtol=0)  # the only word of its beginning
 
 
+def test_curves_begin_at_step_0_where_it_was_evaluated() -> None:
+    curve = Curve("few", [], [], [0], [4.3], {"cider_d": [(0, 0.15)]})
+    above, below = draw_losses([curve], title="few").axes
+    assert [np.asarray(line.get_xdata()).tolist() for line in below.lines] == [[0]]
+    assert [0] in [np.asarray(line.get_xdata()).tolist() for line in above.lines]
+    assert below.get_legend() is not None
+
+
 def logits_of(model: CaptionModel, pixels: Tensor, tokens: list[int]) -> Tensor:
     """Return (T, V) logits of the token after each."""
     with torch.inference_mode():
@@ -271,6 +282,15 @@ def test_the_encoder_may_be_frozen_cached_slower_or_trained_in_phases(few: Path,
     assert last < changed()  # batch statistics among them
 
 
+def test_what_the_log_says_to_do_next_can_be_done(few: Path) -> None:
+    """The text-only baseline has no use for a captioner that sees images, but needs the words of the run it is compared with."""
+    log = run_of(few).log.read_text()
+    commands = [shlex.split(line) for line in log[log.index("next:") :].splitlines() if line.startswith("  img2seq ")]
+    assert [words[1] for words in commands] == ["caption", "evaluate", "train", "compare"]
+    for words in commands[2:]:
+        assert img2seq(*words[1:]) == 0
+
+
 # --- resuming
 
 
@@ -348,6 +368,14 @@ def test_what_is_not_written_is_taken_from_the_other_run_and_shown_so(few: Path,
     assert line.endswith(f"# {run / 'config.yaml'}:{number}")
     kept = load(ConfigFiles(experiment=str(few / "experiment.yaml")), [f"{CAPTIONS}.model_config.embedding_dim=32"])
     assert kept.experiment.output.model.embedding_dim == 32
+
+
+def test_a_finished_run_is_read_whatever_became_of_the_other_one(few: Path, run: Path) -> None:
+    other = Path(shutil.copytree(run, few / "other"))
+    ours = run_of(few, f"globals.model.pretrained_run={other}")
+    before = describe_run(ours.path)
+    (other / "config.yaml").write_text("x: [")
+    assert describe_run(ours.path) == before
 
 
 DIFFERENT: dict[str, tuple[str, str]] = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from img2seq.config.yaml_reader import Document, Path_, read_yaml
+from img2seq.errors import ConfigError
 
 # Of the inputs of the same name, and of the output. What was measured of images (mean and standard deviation) is in facts.json.
 TAKEN: dict[str, list[Path_]] = {
@@ -37,9 +39,11 @@ def take_from_pretrained_run(tree: Document) -> None:
     """
     source = _at(tree.data, ("globals", "model", "pretrained_run"))
     own = _at(tree.data, ("globals", "basic_experiment", "output_folder"))
-    for folder in (source, own):
-        if isinstance(source, str) and isinstance(folder, str) and (Path(folder) / "config.yaml").is_file():
-            other = read_yaml(Path(folder) / "config.yaml")
+    for folder in (source, own) if isinstance(source, str) else ():
+        with suppress(
+            ConfigError, OSError
+        ):  # a run that cannot be read is said where it is needed: a finished run needs it no more
+            other = read_yaml(Path(str(folder)) / "config.yaml")
             if folder == source or _at(other.data, ("globals", "model", "pretrained_run")) == source:
                 for section, fields in TAKEN.items():
                     _take(tree, other, section, fields)
