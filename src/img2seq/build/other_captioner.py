@@ -30,7 +30,7 @@ from img2seq.model.caption_model import CaptionModel
 from img2seq.run.captioning_folder import is_onnx_export
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder, read_tokenizer
-from img2seq.run.hub import local_folder
+from img2seq.run.hub import is_on_hub, local_folder
 
 FIELD = "globals.model.pretrained_run"
 SHARED_BEGINNING = 4  # characters
@@ -89,9 +89,9 @@ def other_captioner(config: Experiment, previous: Checkpoint | None) -> OtherCap
         raise ConfigError(f"{FIELD}: expected another run than output_folder, found {source} in both")
     trained = load_run(source, device="cpu")
     if lines := differences(config, trained):
+        hint = "" if is_on_hub(source) else ", or leave the field out: it is then taken from there"
         raise ConfigError(
-            f"{FIELD}: these fields must be as in {source}:\n{listed(lines, most=30)}\n"
-            "Write what is expected, or leave the field out: it is then taken from there"
+            f"{FIELD}: these fields must be as in {source}:\n{listed(lines, most=30)}\nWrite what is expected{hint}"
         )
     return OtherCaptioner(trained.tokenizer, trained.facts, trained)
 

@@ -40,9 +40,8 @@ def take_from_pretrained_run(tree: Document) -> None:
     source = _at(tree.data, ("globals", "model", "pretrained_run"))
     own = _at(tree.data, ("globals", "basic_experiment", "output_folder"))
     for folder in (source, own) if isinstance(source, str) else ():
-        with suppress(
-            ConfigError, OSError
-        ):  # a run that cannot be read is said where it is needed: a finished run needs it no more
+        # One that cannot be read is an error where it is needed; a finished run needs it no more.
+        with suppress(ConfigError, OSError):
             other = read_yaml(Path(str(folder)) / "config.yaml")
             if folder == source or _at(other.data, ("globals", "model", "pretrained_run")) == source:
                 for section, fields in TAKEN.items():
