@@ -81,6 +81,8 @@ def _memory_bytes() -> float:
 
 def _check_start(config: Experiment) -> None:
     """Read the weights that a new run starts from, or say that there are none for a frozen encoder."""
+    if config.globals.model.pretrained_run is not None:
+        return  # see `other_captioner`
     source = config.globals.model.pretrained_checkpoint
     if source is not None:
         read_any_shapes(weights_file(source))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from img2seq.build.device import choose_device
 from img2seq.build.facts import Facts, preprocessing
 from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.model import build_model, without_pretrained
+from img2seq.build.other_captioner import other_captioner
 from img2seq.build.start_weights import load_weights_from, pretrained
 from img2seq.config.globals import BasicExperiment
 from img2seq.config.inputs import ImageInput
@@ -41,7 +43,8 @@ from img2seq.run.checkpoint import Checkpoint
 class Prepared:
     """All that training needs. `data` holds SHA-256 digests of the captions and of the image files, `test` the ids that it never reads.
 
-    `tables` are the pixels of each input, of which `with_inputs` makes other images.
+    `tables` are the pixels of each input, of which `with_inputs` makes other images. `began_with` is what is known of another captioner
+    that the run began with: of a run that is resumed, only that there was one.
     """
 
     model: CaptionModel
@@ -54,6 +57,7 @@ class Prepared:
     files: dict[str, dict[str, Picture]]
     report: str
     data: dict[str, str]
+    began_with: dict[str, Any] | None
 
     def with_inputs(self, inputs: Sequence[ImageInput], basic: BasicExperiment, announce: Announcer) -> Prepared:
         """Return the same captions with images as these inputs have them: cached features are those of the model as it is now."""
@@ -96,13 +100,15 @@ def prepare(
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.globals.accelerator.tf32 else "highest")
     check_before_reading(config, is_new=previous is None)
+    other = other_captioner(config, previous)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     found = read_captions(config.output.output_info.output_source, config.output.output_info)
     announce.say(found.summary)
     for note in found.notes:
         announce.say(note)
     ids, test_ids = without_test(found.captions, basic, held_out, found.splits)
-    captions, tables, files, report = _read_data(config, found, ids, held_out, announce)
+    known = None if other is None else other.tokenizer
+    captions, tables, files, report = _read_data(config, found, ids, held_out, announce, known)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
     leaks = Problems()
     train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks, found.splits)
@@ -110,17 +116,18 @@ def prepare(
         announce.say(report)
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]
-    tokenizer = build_tokenizer(info, train_captions)
+    tokenizer = build_tokenizer(info, train_captions, known)
     check_beginnings(config, tokenizer)
     lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
     max_length = longest_trained(info, lengths)
+    n_positions = max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1
     facts = Facts(
         max_length=max_length,
-        n_positions=max(max(lengths), max_length, config.output.sampling_config.generated_sequence_length) + 1,
+        n_positions=n_positions if other is None else max(n_positions, other.facts.n_positions),
         vocabulary=len(tokenizer),
-        normalization={
-            entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs
-        },
+        normalization=other.facts.normalization
+        if other is not None
+        else {entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs},
         tokenizer_digest=tokenizer.digest,
         preprocessing=preprocessing(config.inputs),
     )
@@ -129,7 +136,7 @@ def prepare(
         f"{len(tokenizer):,} tokens, captions of at most {max_length}"
     )
     torch.manual_seed(seed_of("weights", basic.seed))
-    create_of = pretrained if previous is None else without_pretrained
+    create_of = pretrained if previous is None and other is None else without_pretrained
     model = speed_up(build_model(config.inputs, config.output, facts, create_of=create_of)).to(device)
     if previous is None:
         warn_of_borders(model, announce)
@@ -137,6 +144,7 @@ def prepare(
     if source := options.pretrained_checkpoint if previous is None else str(previous.weights):
         strict = options.strict_pretrained_loading or previous is not None
         load_weights_from(model, source, strict=strict, say=announce.say)
+    began_with = None if other is None else other.give_weights(model, tokenizer, facts, announce.say)
     images = _images(config.inputs if inputs is None else inputs, tables, model, basic, announce)
     sets = [
         CaptionSet(
@@ -154,7 +162,7 @@ def prepare(
         "captions_digest": _digest([(i, captions[i]) for i in used]),
         "images_digest": _digest([(name, i, tables[name].content_of[i]) for name in tables for i in used]),
     }
-    return Prepared(model, tokenizer, facts, sets[0], sets[1], test_ids, tables, files, report, data)
+    return Prepared(model, tokenizer, facts, sets[0], sets[1], test_ids, tables, files, report, data, began_with)
 
 
 def warn_of_borders(model: CaptionModel, announce: Announcer) -> None:
@@ -175,7 +183,12 @@ def _digest(data: object) -> str:
 
 
 def _read_data(
-    config: Experiment, found: CaptionsFound, ids: Sequence[str], held_out: Sequence[str] | None, announce: Announcer
+    config: Experiment,
+    found: CaptionsFound,
+    ids: Sequence[str],
+    held_out: Sequence[str] | None,
+    announce: Announcer,
+    known: Tokenizer | None,
 ) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Picture]], str]:
     """Return captions by image, the pixels and pictures of each input, and what was left out, of the images `ids`."""
     basic = config.globals.basic_experiment
@@ -186,7 +199,7 @@ def _read_data(
     if not problems:  # before images are read: whether both sides will have some, and the vocabulary a word
         configured_split(captions, basic, held_out, {}, Problems(), found.splits)
         if (info := config.output.output_type_info).tokenizer is None:
-            build_tokenizer(info, [text for texts in captions.values() for text in texts])
+            build_tokenizer(info, [text for texts in captions.values() for text in texts], known)
     tables: dict[str, PixelTable] = {}
     files: dict[str, dict[str, Picture]] = {}
     for entry in config.inputs:

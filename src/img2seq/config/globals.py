@@ -47,12 +47,19 @@ class ModelOptions(Section):
     n_iter_before_swa: int | None = Field(None, ge=0, le=MOST, description="From this step on, keep the plain average of the weights (SWA); evaluation and saved models use the average.")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="Ours. Keep an exponential moving average of the weights with this decay a step; evaluation and saved models use it.")
     pretrained_checkpoint: str | None = Field(None, description="A run folder, a checkpoint folder or a .safetensors file whose weights training starts from.")
+    pretrained_run: str | None = Field(None, description="Ours. A run folder, or a lean export of one, whose encoder, decoder and vocabulary training begins with; words that are new are added (docs/few-photographs.md). What must be as in that run and is not written is taken from it. Its weights replace those of `pretrained_model` and `pretrained_weights`.")
     strict_pretrained_loading: bool = Field(True, description="Whether every tensor of `pretrained_checkpoint` must be present with its shape; false takes those that fit and lists the rest.")
 
     @model_validator(mode="after")
     def _one_average(self) -> Self:
         if self.ema_decay is not None and self.n_iter_before_swa is not None:
             raise ValueError("ema_decay: cannot be combined with n_iter_before_swa; choose one kind of average")
+        return self
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.pretrained_run is not None and self.pretrained_checkpoint is not None:
+            raise ValueError("pretrained_run: cannot be combined with pretrained_checkpoint; pretrained_run brings a vocabulary with the weights, pretrained_checkpoint weights alone")
         return self
 
 

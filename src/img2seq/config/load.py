@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from img2seq.config.explain import explain
 from img2seq.config.overrides import SECTIONS, override
+from img2seq.config.pretrained_run import take_from_pretrained_run
 from img2seq.config.schema import Experiment
 from img2seq.config.yaml_reader import Document, Path_, Source, read_yaml
 from img2seq.errors import ConfigError
@@ -49,6 +50,7 @@ def load(files: ConfigFiles, overrides: Sequence[str] = ()) -> LoadedConfig:
     tree, stems = _read(files)
     for text in overrides:
         override(tree, text, stems)
+    take_from_pretrained_run(tree)
     if "outputs" not in tree.data:
         raise ConfigError(
             "no output configured: give --output_configs FILE, or the key `outputs` in one experiment file"

@@ -23,18 +23,34 @@ DEFAULT_BPE_UNITS = 10_000
 def learn_words(captions: Iterable[str], *, split_on: str, min_freq: int, lowercase: bool = False) -> Tokenizer:
     """Number every word (or character) seen at least `min_freq` times, the most frequent first."""
     empty = Tokenizer(SPECIAL_TOKENS, split_on=split_on, lowercase=lowercase)
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        counts.update(empty.cut(empty.normalise(caption)))
-    for special in SPECIAL_TOKENS:
-        counts.pop(special, None)
-    frequent = sorted((word for word, n in counts.items() if n >= min_freq), key=lambda word: (-counts[word], word))
-    if not frequent:
+    counts = _count(empty, captions)
+    if not (frequent := _frequent(counts, min_freq)):
         best = max(counts.values(), default=0)
         raise DataError(
             f"min_freq: {min_freq} leaves an empty vocabulary; the most frequent token is seen {best} time(s) in the training captions"
         )
     return Tokenizer([*SPECIAL_TOKENS, *frequent], split_on=split_on, lowercase=lowercase)
+
+
+def add_words(known: Tokenizer, captions: Iterable[str], *, min_freq: int) -> Tokenizer:
+    """Append every word (or character) seen at least `min_freq` times; those that are known keep their numbers, needed or not."""
+    before = set(known.tokens)
+    new = [word for word in _frequent(_count(known, captions), min_freq) if word not in before]
+    return Tokenizer([*known.tokens, *new], split_on=known.split_on, lowercase=known.lowercase)
+
+
+def _count(tokenizer: Tokenizer, captions: Iterable[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        counts.update(tokenizer.cut(tokenizer.normalise(caption)))
+    for special in SPECIAL_TOKENS:
+        counts.pop(special, None)
+    return counts
+
+
+def _frequent(counts: Counter[str], min_freq: int) -> list[str]:
+    """Return the words seen at least `min_freq` times, the most frequent first."""
+    return sorted((word for word, n in counts.items() if n >= min_freq), key=lambda word: (-counts[word], word))
 
 
 def learn_bpe(
@@ -93,15 +109,19 @@ def from_vocab_file(path: str | Path, *, split_on: str | None, lowercase: bool) 
         raise DataError(f"{path}: {error}") from error
 
 
-def build_tokenizer(info: SequenceTypeInfo, captions: list[str]) -> Tokenizer:
-    """Return the tokenizer a configuration asks for, made from the training captions or read from its file."""
-    if info.vocab_file is not None:
+def build_tokenizer(info: SequenceTypeInfo, captions: list[str], known: Tokenizer | None = None) -> Tokenizer:
+    """Return the tokenizer a configuration asks for: made from the training captions, read from its file, or one that is known with their words added."""
+    if known is None and info.vocab_file is not None:
         return from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase)
     if info.tokenizer == "bpe":
+        if known is not None:
+            return known  # its units write any text already
         units = info.adaptive_tokenizer_max_vocab_size or DEFAULT_BPE_UNITS
         return learn_bpe(captions, max_units=units, min_freq=info.min_freq, lowercase=info.lowercase)
     if info.split_on in (" ", WORDS):
         _check_spaces(captions)
+    if known is not None:
+        return add_words(known, captions, min_freq=info.min_freq)
     return learn_words(captions, split_on=info.split_on or "", min_freq=info.min_freq, lowercase=info.lowercase)
 
 

@@ -184,7 +184,8 @@ def _resized(entry: ImageInput) -> str:
 def _data_facts(trained: TrainedRun) -> list[str]:
     """Return what the run knows of its training data, a line each. An export, which has no split, knows less."""
     run, facts = trained.run, []
-    if load_config(run.config).globals.model.pretrained_checkpoint:
+    options = load_config(run.config).globals.model
+    if options.pretrained_checkpoint or options.pretrained_run:
         facts.append("began with the weights of another run, which was trained on data of its own")
     if run.split.is_file():
         split = read_json(run.split)

@@ -13,7 +13,7 @@ from img2seq.run.folder import RunFolder, file_digest, read_json
 from img2seq.run.write import write_json, write_text
 
 PLACES = frozenset(
-    ("output_folder", "manual_valid_ids_file", "cache_folder", "pretrained_checkpoint", "input_source", "pretrained_weights", "output_source", "vocab_file")
+    ("output_folder", "manual_valid_ids_file", "cache_folder", "pretrained_checkpoint", "pretrained_run", "input_source", "pretrained_weights", "output_source", "vocab_file")
 )  # fmt: skip
 
 

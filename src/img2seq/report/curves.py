@@ -80,7 +80,7 @@ def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dar
     for panel in (axes, *below):
         style(panel, ink, dark)
     last = max((max([*c.train_steps, *c.valid_steps], default=0) for c in curves), default=0)
-    skip = min(skip_steps, last // 10)
+    skip = min(skip_steps, last // 10) or -1  # step 0 is drawn where it was evaluated
     for curve, colour in zip(curves, COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
         smooth = [
             (s, loss) for s, loss in zip(curve.train_steps, smoothed(curve.train_losses), strict=True) if s > skip

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from img2seq.build.began_with import describe_beginning
 from img2seq.build.facts import read_facts
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
@@ -62,13 +63,15 @@ def describe_run(path: str | Path) -> str:
         reached += f", phase {phases[position.get('phase', 0)].name}" if phases and not is_finished else ""
         time = f"{clock(position['elapsed_s'])} up to the last checkpoint"
     with _expecting_a_runs(run.history_valid):
-        best = _describe_best(read_history(run.history_valid), config.globals.evaluation_checkpoint.best_by)
+        history, by = read_history(run.history_valid), config.globals.evaluation_checkpoint.best_by
+        best, beginning = _describe_best(history, by), _describe_beginning(run, history, by)
     lines = {
         "state": is_now,
         "reached": reached,
         "best": best,
         "checkpoint": _describe_checkpoint(newest, state),
         "time": time,
+        **beginning,
         "model": _describe_model(config),
         "parameters": parameters,
         **_describe_stored(run),
@@ -122,17 +125,21 @@ def _newest_readable(run: RunFolder) -> tuple[Checkpoint | None, dict[str, Any]]
 
 def _describe_best(history: list[dict[str, str]], by: str) -> str:
     """Return the best evaluation of a run's history, in words."""
-    evaluations = [(float(row["valid_loss"]), int(row["iteration"])) for row in history]
-    if not evaluations:
+    if not history:
         return "no evaluation yet"
-    of_all = counted(len(evaluations), "evaluation")
+    of_all, best = counted(len(history), "evaluation"), _best(history, by)
     if by == "loss":
-        loss, at = min(evaluations)
-        return f"validation loss {loss:.4f} nats per token, at step {at:,}; {of_all}"
-    scored = [row for row in history if row.get(by)]
-    best = max(scored, key=lambda row: (float(row[by]), -int(row["iteration"])))
+        return f"validation loss {float(best['valid_loss']):.4f} nats per token, at step {int(best['iteration']):,}; {of_all}"
     found = {"valid_loss": float(best["valid_loss"]), "scores": {name: float(best[name]) for name in SCORES}}
     return f"{describe_evaluation(found, best_by=by)}, at step {int(best['iteration']):,}; {of_all}"
+
+
+def _best(history: list[dict[str, str]], by: str) -> dict[str, str]:
+    """Return the first of the best evaluations."""
+    if by == "loss":
+        return min(history, key=lambda row: (float(row["valid_loss"]), int(row["iteration"])))
+    scored = [row for row in history if row.get(by)]
+    return max(scored, key=lambda row: (float(row[by]), -int(row["iteration"])))
 
 
 def describe_evaluation(found: Mapping[str, Any], mark: str = "", *, best_by: str = "loss") -> str:
@@ -145,6 +152,29 @@ def describe_evaluation(found: Mapping[str, Any], mark: str = "", *, best_by: st
         said["distinct"] = f"{scores['distinct']:.0%} of captions distinct"
     first = f"{said.pop(best_by)}{mark}"
     return ", ".join([first, *said.values()])
+
+
+def _describe_beginning(run: RunFolder, history: list[dict[str, str]], by: str) -> dict[str, str]:
+    """Return what a run began with, where that is another captioner, and what training has added."""
+    if not run.pretrained.is_file():
+        return {}
+    with _expecting_a_runs(run.pretrained):
+        lines = {"began with": describe_beginning(read_json(run.pretrained))}
+    gained = describe_fine_tuning(history, by)
+    return lines | ({"fine-tuning": gained} if gained else {})
+
+
+def describe_fine_tuning(history: list[dict[str, str]], by: str) -> str:
+    """Return loss and CIDEr-D of the captioner that a run began with, evaluated at step 0, and of its best step; "" of other runs."""
+    if not history or int(history[0]["iteration"]):
+        return ""
+    before, after = history[0], _best(history, by)
+    said = {"loss": ("valid_loss", ".2f", " nats per token"), "CIDEr-D": ("cider_d", ".3f", "")}
+    return ", ".join(
+        f"{title} {float(before[name]):{digits}} -> {float(after[name]):{digits}}{unit}"
+        for title, (name, digits, unit) in said.items()
+        if before.get(name) and after.get(name)
+    )
 
 
 def _describe_checkpoint(checkpoint: Checkpoint | None, state: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
+from img2seq.config.load import load_config
 from img2seq.errors import Img2SeqError
 from img2seq.metrics.most_frequent import cider_by_image
 from img2seq.progress import counted
@@ -36,9 +37,18 @@ def next_commands(path: str | Path) -> list[str]:
         if not baselines:
             baselines = [f"{folder}_text"]
             to_there = f"--globals.basic_experiment.output_folder={baselines[0]}"
-            commands.append(["train", str(run.config), "--inputs=[]", to_there])
+            commands.append(["train", str(run.config), "--inputs=[]", *_without_beginning(run), to_there])
         commands.append(["compare", baselines[0], folder])
     return [shlex.join(["img2seq", *words]) for words in commands]
+
+
+def _without_beginning(run: RunFolder) -> list[str]:
+    """Return what a text-only baseline needs in place of the weights that a run began with: they see images."""
+    config = load_config(run.config)
+    options = config.globals.model
+    checkpoint = ["--globals.model.pretrained_checkpoint=null"] if options.pretrained_checkpoint else []
+    words = f"--outputs.{config.output.name}.output_type_info.vocab_file={run.tokenizer}"  # of both captioners
+    return ["--globals.model.pretrained_run=null", words] if options.pretrained_run else checkpoint
 
 
 def _worth_of_images(run: Run) -> str:

@@ -29,6 +29,7 @@ class RunFolder:
         self.split = path / "split.json"
         self.decoding = path / "decoding.json"  # where it was tuned
         self.digests = path / "digests.json"
+        self.pretrained = path / "pretrained.json"  # only in a run that began with another captioner: which one
         self.export = path / "export.json"  # only in a lean run: what it was made from
         self.signed = (self.config, self.facts, self.tokenizer, self.split)
         self.data_report = path / "data_report.txt"

@@ -27,6 +27,8 @@ def describe_run(run: RunFolder, loaded: LoadedConfig, prepared: Prepared) -> No
     sides = {"train": prepared.train.image_ids, "valid": prepared.valid.image_ids, "test": prepared.test}
     write_json(run.split, sides)
     write_json(run.environment, environment())
+    if prepared.began_with:  # a run that is resumed has the file
+        write_json(run.pretrained, prepared.began_with)
     parameters = {
         "all": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),

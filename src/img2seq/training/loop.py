@@ -337,8 +337,9 @@ class Trainer:
         last_step = state.phase_step + self.work.n_steps
         last_epoch = state.phase_epoch + phase.settings.basic_experiment.n_epochs
         was_due = 0 < state.step < last_step and state.step % intervals.sample_interval == 0
-        if was_due and self.evaluated_step is None:
-            self._evaluate()  # a signal had cut it short
+        is_other = state.step == 0 and self.prepared.began_with is not None  # what it is worth before it is trained
+        if (was_due or is_other) and self.evaluated_step is None:
+            self._evaluate()  # of what was due, a signal had cut it short
         self.model.train()
         while state.epoch < last_epoch and not self._stops_early():
             for work in self.work.steps(state.epoch, done=state.batch):

@@ -19,7 +19,7 @@ from img2seq.model.weights import first_line
 from img2seq.progress import Announcer
 from img2seq.report.curves import draw_learning_rate, draw_losses, read_curve, save_figure
 from img2seq.report.gallery import Sample
-from img2seq.report.run_state import SCORES, describe_evaluation
+from img2seq.report.run_state import SCORES, describe_evaluation, describe_fine_tuning
 from img2seq.report.verdict import findings, next_commands
 from img2seq.run.checkpoint import Checkpoint
 from img2seq.run.folder import RunFolder
@@ -214,6 +214,8 @@ class Recorder:
             f"{self._describe_best(best.checkpoint)}, at step {best.checkpoint.step}; the run is in {self.run.path}"
         )
         with self._warned("what comes next is not known"):
+            if gained := describe_fine_tuning(read_history(self.run.history_valid), by):
+                self.announce.say(f"fine-tuning: {gained}")
             for finding in findings(self.run.path):
                 self.announce.say(finding)
             self.announce.say("\n  ".join(["next:", *next_commands(self.run.path)]))

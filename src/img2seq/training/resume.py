@@ -38,6 +38,7 @@ MAY_CHANGE = {
     "globals.basic_experiment.manual_valid_ids_file": "the split itself is compared",
     "globals.model.compile_model": "equal but for rounding",
     "globals.model.pretrained_checkpoint": "a resumed run has its weights from its own checkpoint",
+    "globals.model.pretrained_run": "as pretrained_checkpoint",
     "globals.model.strict_pretrained_loading": "",
     "globals.optimization.lr": "holds from the next step on",
     "globals.optimization.lr_lb": "holds from the next step on",
