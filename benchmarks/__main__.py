@@ -23,7 +23,7 @@ NAMES = (
     "processes",
     "serving",
 )
-BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour", "shards", "rewards", "javascript")
+BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour", "shards", "rewards", "javascript", "flickr8k", "transfer")
 
 
 def main() -> None:
