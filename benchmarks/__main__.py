@@ -23,7 +23,17 @@ NAMES = (
     "processes",
     "serving",
 )
-BY_NAME_ALONE = ("tutorial", "kernels", "libraries", "neighbour", "shards", "rewards", "javascript", "flickr8k", "transfer")
+BY_NAME_ALONE = (
+    "tutorial",
+    "kernels",
+    "libraries",
+    "neighbour",
+    "shards",
+    "rewards",
+    "javascript",
+    "flickr8k",
+    "transfer",
+)
 
 
 def main() -> None:
