@@ -33,6 +33,8 @@ def main(line: list[str]) -> None:
     parser.add_argument("--says", help="what the row stands for")
     arguments = parser.parse_args(line)
     if arguments.run is not None:
+        if arguments.row is None:
+            parser.error("--row NAME is needed: what the row is kept as")
         runs = [kept(run, arguments.evaluation) for run in (arguments.run, *arguments.others)]
         save(f"flickr8k_{arguments.row}", {"says": arguments.says or arguments.row, "runs": runs})
     print(table())
@@ -63,7 +65,7 @@ def kept(run: Path, evaluation: str) -> dict[str, Any]:
 
 
 def table() -> str:
-    """Return the kept rows as Markdown, in the order of their files' times."""
+    """Return the kept rows as Markdown, in the order of their names."""
     lines = [
         "| | minutes | BLEU-4 | METEOR | CIDEr-D | ROUGE-L | loss | distinct of 1,000 | words used | mean length | end badly |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

@@ -5,7 +5,7 @@
 The photographs are those that RUN, a captioner of Flickr8k, did not see: 300 of its validation images are captioned, the others are trained on.
 `pretrained encoder` is what `img2seq init` writes for so many photographs (encoder with the weights of ImageNet, frozen; a decoder from nothing);
 `another captioner` begins with RUN (docs/few-photographs.md). Both are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and
-choose their checkpoint by validation loss. 100 and 400 photographs are trained on with every seed, the others with the first; a seed also draws
+choose their checkpoint by the loss of these 300. 100 and 400 photographs are trained on with every seed, the others with the first; a seed also draws
 other photographs. Writes benchmarks/results/transfer.json and docs/images/transfer.png; `--drawn` only draws.
 """
 

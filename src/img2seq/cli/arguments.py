@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from img2seq.config.load import LoadedConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
-ANY_RUN = {
-    "max_length": 100_000
-}  # until a run says how long its captions are, any length may be right, and any number of beams
+ANY_RUN = {"max_length": 100_000}  # until a run says how long its captions are, any length may be right
 Run = Callable[[argparse.Namespace, list[str]], int]
 
 
@@ -185,7 +183,7 @@ def add_decoding_arguments(parser: Parser) -> None:
 def decoding_of(arguments: argparse.Namespace, defaults: Mapping[str, Any] = ANY_RUN) -> Decoding:
     """Return the decoding settings that the flags give, with a run's defaults. Raises ConfigError naming the flags that are wrong."""
     given = {name: _scalar(text) for name in SETTINGS if (text := getattr(arguments, name)) is not None}
-    if defaults is ANY_RUN:
+    if defaults is ANY_RUN:  # nor does it say yet how many beams are its default: as many as the flags need
         of_beams = [n for name in ("n_best", "beam_groups") if isinstance(n := given.get(name), int) and n > 0]
         defaults = {**defaults, "beam_size": min(1000, math.prod(of_beams))}
     try:
