@@ -12,9 +12,9 @@ from itertools import product
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.caption_set import CaptionSet
-from img2seq.data.sources.content import GUESSED
 from img2seq.errors import RunError
 from img2seq.evaluation.evaluate_run import scored_data
+from img2seq.evaluation.scored import EvaluationData
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.from_run import longest_trained
 from img2seq.metrics.repeated import RepeatedScore
@@ -116,7 +116,7 @@ def tune(captioner: Captioner, *, announce: Announcer) -> Tuned:
         DataError: for captions and images that do not fit, listing all.
     """
     trained = captioner.trained
-    data = scored_data(captioner, None, None, None, GUESSED, announce).data
+    data = scored_data(captioner, EvaluationData(), announce).data
     defaults = longest_trained(trained)
     score = RepeatedScore(dict(zip(data.image_ids, data.captions, strict=True)))
     pairs = [Way(1), *(Way(*pair) for pair in product(BEAM_SIZES, LENGTH_PENALTIES))]
