@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src/img2seq"
 # The rooms in order: each may import from those above it, and from its own kind. With each its budget in lines; raising one
 # needs a reason beside it.
 LEVELS: list[dict[str, int]] = [
-    {"errors": 115},  # each message is kept short here
+    {"errors": 115, "files": 20},  # each message is kept short in errors; files says which are read
     {"extras": 35},  # which packages the core install leaves out, and how their absence is said
     # every field with its meaning is a line of the schema: 525 of these. 90 take what is not written from the run that training begins with
     {"config": 1430},
