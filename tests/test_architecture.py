@@ -38,8 +38,8 @@ LEVELS: list[dict[str, int]] = [
     # the same images again and again.
     {"generation": 1010, "metrics": 1750},
     # 170 of build find before images are read what would otherwise be found after; 25 give a phase other images; 190 begin with another
-    # captioner: what must agree, in one message, and the vectors of new words; 25 see other parts of images
-    {"build": 960},
+    # captioner: what must agree, in one message, and the vectors of new words
+    {"build": 930},
     # 600 of inference are the files of `caption`: which pictures, lists and shards among them, and outputs that are continued to the byte.
     # 75 of report say whether captions beat one sentence said of every picture; 210 are the page of `caption --html` and the words
     # of captions of any tokens, with a capital or not, 80 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from img2seq.build.features import view
 from img2seq.data.augment import OPERATIONS, trivial_augment
 from img2seq.data.batch import collate
 from img2seq.data.caption_set import CaptionSet, ImageRows
@@ -156,31 +155,6 @@ def test_features_are_mirrored_where_pixels_would_be() -> None:
         found = cached.read(range(9), names, seed=0, epoch=epoch).flatten().tolist()
         assert found == [2 * row + flip for row, flip in zip(row_of.tolist(), mirrored, strict=True)]
         assert 0 < sum(mirrored) < 9 or epoch is None
-
-
-def test_each_epoch_draws_one_of_the_kept_views_and_validation_sees_the_image_itself() -> None:
-    features = np.arange(6 * 4).reshape(6, 4, 1, 1).astype(np.float16)  # view v of image i: 4 i + v
-    cached = ImageRows(features, np.arange(6), ImageSpec(8, 8), False, False, are_features=True)
-    names = [f"im{i}" for i in range(6)]
-    seen = np.array([cached.read(range(6), names, seed=0, epoch=e).flatten().tolist() for e in range(40)])
-    assert (seen // 4 == np.arange(6)).all()
-    assert all(set(of_image % 4) == {0, 1, 2, 3} for of_image in seen.T)
-    assert cached.read(range(6), names, seed=0, epoch=None).flatten().tolist() == [0, 4, 8, 12, 16, 20]
-
-
-def test_a_view_is_half_of_the_image_or_more_and_follows_from_its_content() -> None:
-    across = torch.arange(200, dtype=torch.uint8).expand(3, 100, 200)  # the value says where it is from
-    assert torch.equal(view(across, "a", 0), across)
-    assert torch.equal(view(across, "a", 1), view(across, "a", 1))
-    firsts = set()
-    for number in range(1, 40):
-        seen = view(across, "a", number)
-        assert seen.shape == across.shape
-        width = int(seen.max()) - int(seen.min()) + 1
-        assert 0.7 * 200 / 1.12 - 4 < width <= 200
-        firsts.add(int(seen.min()))
-    assert len(firsts) > 10
-    assert not torch.equal(view(across, "a", 1), view(across, "b", 1))
 
 
 def test_shuffled_images_leave_no_caption_with_its_own() -> None:

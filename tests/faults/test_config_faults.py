@@ -36,7 +36,6 @@ MISTAKES = [
     ("inputs.photo.input_type_info.size=[64, 64, 3]", ["at most 2"]),
     ("inputs.photo.input_type_info.mean_normalization_values=[0.5]", ["expected 3 values"]),
     ("inputs.photo.model_config.cache_features=true", ["freeze_pretrained_model"]),
-    ("inputs.photo.model_config.feature_views=3", ["cache_features"]),
     ("fusion.model_type=mlp-residual", ["pass-through", "Other fusions"]),
     ("outputs.captions.model_config.model_type=gpt2", ["'sequence'", "Other decoders"]),
     ("fusion.model_config.n_layers=2", ["not supported"]),

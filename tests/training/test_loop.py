@@ -143,11 +143,7 @@ VARIANTS = {
         *CACHED,
         "outputs.captions.model_config.model_init_config.num_layers=1",
     ],
-    "cached features, flips": [
-        *CACHED,
-        "inputs.photo.input_type_info.horizontal_flip=true",
-        "inputs.photo.model_config.feature_views=2",
-    ],
+    "cached features, flips": [*CACHED, "inputs.photo.input_type_info.horizontal_flip=true"],
     "scores of captions": [
         "globals.evaluation_checkpoint.caption_metrics.method=beam",
         "globals.evaluation_checkpoint.best_by=cider_d",

@@ -42,12 +42,7 @@ class InputImages:
         if self.are_features:
             mirrored = entry.input_type_info.horizontal_flip
             self.rows, self.row_of = cache_features(
-                model.encoder(entry.name),
-                table,
-                cache_folder(basic),
-                mirrored=mirrored,
-                n_views=entry.model.feature_views,
-                announce=announce,
+                model.encoder(entry.name), table, cache_folder(basic), mirrored=mirrored, announce=announce
             )
         else:
             self.rows, self.row_of = table.store.map(), table.row_of

@@ -74,14 +74,11 @@ class ImageModel(Section):
     freeze_pretrained_model: bool = Field(False, description="Keep the encoder's weights, and its batch statistics, as they are. Needs pretrained weights.")
     lr_factor: float = Field(1.0, gt=0, le=1000, description="Ours. The encoder's learning rate as a multiple of `optimization.lr`.")
     cache_features: bool = Field(False, description="Ours. Compute a frozen encoder's features once per image and keep them on disk (16-bit floats). Needs freeze_pretrained_model and auto_augment: false; horizontal_flip doubles what is kept.")
-    feature_views: int = Field(1, ge=1, le=256, description="Ours. With cache_features: how many views of an image are encoded and kept, of which each epoch draws one: the image, and random parts of it, of half of its area or more. Time and disk are multiplied by it.")
 
     @model_validator(mode="after")
     def _only_fixed_features_are_cached(self) -> Self:
         if self.cache_features and not self.freeze_pretrained_model:
             raise ValueError("cache_features: needs freeze_pretrained_model: true, for a trained encoder's features change")
-        if self.feature_views > 1 and not self.cache_features:
-            raise ValueError("feature_views: needs cache_features: true; auto_augment changes images that are encoded at each step")
         return self
 
 

@@ -32,8 +32,8 @@ class ImageRows:
     """Where an input's images are, and how they change from epoch to epoch.
 
     Attributes:
-        rows: all rows of the store: (rows, H, W, C) pixels, or (rows, variants, P, C) features of the image and,
-            behind those, of other views of it.
+        rows: all rows of the store: (rows, H, W, C) pixels, or (rows, variants, P, C) features, whose
+            second variant is that of the mirrored image.
         row_of: (images,) the row of each image of the set.
         spec: of the pixels.
         auto_augment: whether training images are augmented.
@@ -50,13 +50,11 @@ class ImageRows:
 
     def read(self, images: Sequence[int], names: Sequence[str], *, seed: int, epoch: int | None) -> Tensor:
         """Return (B, C, H, W) uint8 pixels or (B, P, C) features; with an epoch, as that epoch changes them."""
-        row_of = self.row_of[np.asarray(images)]
+        rows = self.rows[self.row_of[np.asarray(images)]]  # a copy: the mapped file is only read
         changes = [generator("augment", seed, epoch, name) if epoch is not None else None for name in names]
-        if self.are_features:
-            variants = [0 if rng is None else int(rng.integers(self.rows.shape[1])) for rng in changes]
-            return torch.from_numpy(self.rows[row_of, np.array(variants, dtype=np.int64)])
-        rows = self.rows[row_of]  # a copy: the mapped file is only read
         flips = [rng is not None and self.horizontal_flip and bool(rng.integers(2)) for rng in changes]
+        if self.are_features:
+            return torch.from_numpy(rows[np.arange(len(rows)), np.array(flips, dtype=np.int64)])
         pixels = [self._change(row, rng, flip) for row, rng, flip in zip(rows, changes, flips, strict=True)]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (B, H, W, C) in memory: channels last
 
