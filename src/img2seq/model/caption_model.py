@@ -6,12 +6,16 @@ How it is run is written elsewhere: over whole captions in `teacher_forcing`, to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ContextProjection, ImageEncoder
+
+if TYPE_CHECKING:
+    from img2seq.model.language_model import LanguageModelDecoder
 
 
 class CaptionModel(nn.Module):
@@ -23,7 +27,13 @@ class CaptionModel(nn.Module):
         context_dropout: on the context vectors.
     """
 
-    def __init__(self, encoders: dict[str, ImageEncoder], decoder: Decoder, *, context_dropout: float = 0.0):
+    def __init__(
+        self,
+        encoders: dict[str, ImageEncoder],
+        decoder: Decoder | LanguageModelDecoder,
+        *,
+        context_dropout: float = 0.0,
+    ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict(
@@ -36,7 +46,7 @@ class CaptionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.bias.device
+        return next(self.decoder.parameters()).device
 
     @property
     def n_places(self) -> int:
