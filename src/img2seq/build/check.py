@@ -71,7 +71,7 @@ def _check_model(config: Experiment, language: PretrainedLanguageModel | None) -
         normalization,
         tokenizer_digest="",
         preprocessing={},
-        language_model=language and language.facts,
+        language_model=None if language is None else language.facts,
     )
     with torch.device("meta"):
         model = build_model(config.inputs, config.output, facts)

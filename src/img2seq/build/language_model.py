@@ -6,11 +6,13 @@ transformers takes seconds to import: nothing here does before a configuration o
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class PretrainedLanguageModel:
     """
 
     facts: LanguageModelFacts
-    model: nn.Module | None
+    model: Any
     own: OwnTokens | None = None
     known: Tokenizer | None = None
 
@@ -136,10 +138,13 @@ class LanguageModelFiles:
         """Return the model in single precision, as transformers builds it."""
         with _transformers(f"{FIELD}: {self.name}") as library:
             settings = {} if self.gguf else {"use_safetensors": True}
-            return library.AutoModelForCausalLM.from_pretrained(
+            model, found = library.AutoModelForCausalLM.from_pretrained(
                 str(self.folder), gguf_file=self.gguf, dtype=torch.float32, local_files_only=True,
-                attn_implementation="sdpa", **settings,
+                attn_implementation="sdpa", output_loading_info=True, **settings,
             )  # fmt: skip
+        if missing := sorted(found["missing_keys"]):
+            raise ModelError(f"{FIELD}: {self.name}: its weights lack {len(missing)} tensors: {shown_all(missing)}")
+        return model
 
     def read_tokenizer(self) -> OwnTokens:
         """Return its tokenizer."""
@@ -198,7 +203,8 @@ def _transformers(what: str) -> Iterator[Any]:
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        yield transformers
+        with redirect_stderr(StringIO()):  # another bar, of GGUF files, cannot be switched off
+            yield transformers
     except Exception as error:  # whatever libraries beneath it raise
         if re.search("Unrecognized (configuration class|model)", str(error)):
             raise ModelError(
@@ -219,9 +225,7 @@ def _type(error: Exception) -> str:
 # --- the decoder
 
 
-def language_model_decoder(
-    options: CausalLM, facts: Facts, *, has_memory: bool, model: nn.Module | None
-) -> LanguageModelDecoder:
+def language_model_decoder(options: CausalLM, facts: Facts, *, has_memory: bool, model: Any) -> LanguageModelDecoder:
     """Return the decoder of a run, of the model that was read, or of one that is read now.
 
     Raises:
@@ -281,8 +285,6 @@ def cut_vocabulary(model: Any, rows: Sequence[int]) -> None:
 
 
 def _check_positions(model: Any, options: CausalLM, facts: Facts, what: str) -> None:
-    import inspect
-
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise ModelError(f"{what}: expected a model that takes position_ids; {type(model).__name__} does not")
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -315,6 +317,7 @@ def _add_low_rank_changes(model: Any, options: CausalLM) -> None:
     changes = peft.LoraConfig(
         r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.dropout,
         target_modules=options.lora_targets or None,
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in model.modules()),
     )  # fmt: skip
     try:
         peft.inject_adapter_in_model(changes, model)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-from torch import nn
+from typing import Any
 
 from img2seq.build.facts import Facts
 from img2seq.config.causal_lm import CausalLM
@@ -26,7 +25,7 @@ def build_model(
     facts: Facts,
     *,
     create_of: Callable[[ImageModel], CreateBackbone] = without_pretrained,
-    language_model: nn.Module | None = None,
+    language_model: Any = None,
 ) -> CaptionModel:
     """Return the model that a configuration's inputs and output describe.
 

@@ -145,7 +145,11 @@ def prepare(
     torch.manual_seed(seed_of("weights", basic.seed))
     create_of = pretrained if previous is None and other is None else without_pretrained
     built = build_model(
-        config.inputs, config.output, facts, create_of=create_of, language_model=language and language.model
+        config.inputs,
+        config.output,
+        facts,
+        create_of=create_of,
+        language_model=None if language is None else language.model,
     )
     model = speed_up(built).to(device)
     if previous is None:

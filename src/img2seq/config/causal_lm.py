@@ -28,6 +28,11 @@ class CausalLM(Section):
     embed: bool = Field(False, description="Ours. Keep the whole language model in each checkpoint. Otherwise a run whose language model is not fully trained holds what was trained, and reads the rest from where `pretrained` says.")
 
     @property
+    def in_words(self) -> str:
+        """Return what the decoder is."""
+        return f"{self.pretrained} ({self.tuning}), {self.prefix_length} vectors of a {self.mapping} before the text"
+
+    @property
     def is_kept_whole(self) -> bool:
         """Return whether checkpoints hold the language model itself."""
         return self.embed or self.tuning == "full"

@@ -46,10 +46,10 @@ class TorchModel:
             and is_on("onnx_decoder")
             and model.device.type == "cpu"
             and model.encoders
-            and isinstance(model.decoder, Decoder)
+            and isinstance(decoder := model.decoder, Decoder)
             and is_installed()
         ):
-            self.runtime = fast_decoder(model.decoder.eval(), model.n_places)
+            self.runtime = fast_decoder(decoder.eval(), model.n_places)
         return self.runtime is not None
 
     def leave_a_core(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from img2seq.errors import ModelError
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ContextProjection, ImageEncoder
 
@@ -47,6 +48,13 @@ class CaptionModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.decoder.parameters()).device
+
+    @property
+    def own_decoder(self) -> Decoder:
+        """Return the decoder where it is one of ours, whose layers are known. Raises ModelError for a language model."""
+        if isinstance(self.decoder, Decoder):
+            return self.decoder
+        raise ModelError("a language model as decoder cannot be written for ONNX Runtime; export it without --onnx")
 
     @property
     def n_places(self) -> int:

@@ -35,7 +35,7 @@ class LanguageModelDecoder(nn.Module):
 
     def __init__(
         self,
-        language_model: nn.Module,
+        language_model: Any,
         mapping: nn.Module | None,
         *,
         prefix_length: int,
@@ -44,7 +44,7 @@ class LanguageModelDecoder(nn.Module):
         is_kept: bool,
     ):
         super().__init__()
-        self.language_model: Any = language_model
+        self.language_model = language_model
         self.mapping = mapping
         self.prefix_length, self.n_positions, self._begin = prefix_length, n_positions, begin
         embeddings = self.language_model.get_input_embeddings()
@@ -52,8 +52,9 @@ class LanguageModelDecoder(nn.Module):
         self.begin = nn.Parameter(embeddings(torch.tensor(begin)).detach().clone())
         self._is_fixed = not any(p.requires_grad for p in language_model.parameters())
         self._left_out = _left_out(language_model, is_kept=is_kept)
-        self.register_state_dict_post_hook(_leave_out)
-        self.register_load_state_dict_post_hook(_do_not_miss)
+        hooks: Any = self  # torch declares no types for them
+        hooks.register_state_dict_post_hook(_leave_out)
+        hooks.register_load_state_dict_post_hook(_do_not_miss)
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on, but never that of a language model that stays as it is."""
