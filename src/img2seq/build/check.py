@@ -7,7 +7,7 @@ import os
 import torch
 
 from img2seq.build.facts import Facts, image_specs
-from img2seq.build.language_model import PretrainedLanguageModel
+from img2seq.build.language_model_start import PretrainedLanguageModel
 from img2seq.build.model import build_model
 from img2seq.build.start_weights import pretrained, weights_file
 from img2seq.config.schema import Experiment

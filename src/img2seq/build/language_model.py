@@ -1,4 +1,4 @@
-"""A pretrained language model: found, read, cut to the tokens of a run, and made the decoder of a caption model.
+"""A pretrained language model: found, read, cut to the tokens of a run, and made the decoder of a caption model; its tokens are chosen in `language_model_start`.
 
 transformers takes seconds to import: nothing here does before a configuration or a run asks for such a decoder.
 """
@@ -19,18 +19,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from img2seq.build.facts import Facts, LanguageModelFacts, read_facts
+from img2seq.build.facts import Facts, LanguageModelFacts
 from img2seq.config.causal_lm import CausalLM
-from img2seq.config.schema import Experiment
-from img2seq.data.language_model_tokens import OwnTokens
-from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
+from img2seq.data.tokenizer import BOS, EOS
 from img2seq.errors import ConfigError, ModelError, shown_all
 from img2seq.extras import LM, require
 from img2seq.model.language_model import LanguageModelDecoder
 from img2seq.model.prefix import Mapping, MlpMapping, TransformerMapping
 from img2seq.model.weights import first_line
-from img2seq.run.checkpoint import Checkpoint
-from img2seq.run.folder import RunFolder, read_tokenizer
 from img2seq.run.hub import fetch_files, is_on_hub
 
 FIELD = "model_config.pretrained"
@@ -40,71 +36,6 @@ PYPI = {
 SETTINGS = ("config.json", "tokenizer.json")
 FETCHED = (*SETTINGS, "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 PART_BYTES = 1 << 24
-
-
-@dataclass(frozen=True)
-class PretrainedLanguageModel:
-    """What a run's decoder is made of.
-
-    Attributes:
-        facts: what the run keeps of it; its rows are those of all tokens, before they are cut.
-        model: with its weights; None for a run that is resumed, whose model is read where it is built.
-        own: its tokenizer.
-        known: the tokenizer of a run that is resumed.
-    """
-
-    facts: LanguageModelFacts
-    model: Any
-    own: OwnTokens | None = None
-    known: Tokenizer | None = None
-
-    def tokenizer_for(self, captions: Sequence[str], config: Experiment) -> tuple[Tokenizer, LanguageModelFacts]:
-        """Return the tokenizer of a run with these training captions, and what the run keeps of the language model."""
-        if self.own is None:
-            assert self.known is not None
-            return self.known, self.facts
-        options, info = config.output.model, config.output.output_type_info
-        assert isinstance(options, CausalLM)
-        kept = self.own.tokenizer(captions if options.restrict_vocabulary else None, lowercase=info.lowercase)
-        numbers = [self.own.numbers[token] for token in kept.tokens[len(SPECIAL_TOKENS) :]]
-        rows = [*self.facts.rows[: len(SPECIAL_TOKENS)], *numbers]
-        return kept, LanguageModelFacts(self.facts.digest, rows, self.facts.config)
-
-
-def pretrained_language_model(config: Experiment, previous: Checkpoint | None) -> PretrainedLanguageModel | None:
-    """Read the language model that a configuration names; None for a decoder of another kind.
-
-    Raises:
-        ConfigError, DataError, ModelError: if it is not there, is another kind of model, or its tokenizer does not fit.
-    """
-    options = config.output.model
-    if not isinstance(options, CausalLM):
-        return None
-    require("model_type: causal_lm", LM)
-    if previous is not None:
-        run = RunFolder(previous.path.parents[1])
-        if (facts := read_facts(run).language_model) is not None:
-            return PretrainedLanguageModel(facts, None, known=read_tokenizer(run))
-    files = find_files(options.pretrained)
-    model, own = files.read_model(), files.read_tokenizer()
-    settings, n_rows = model.config, len(model.get_input_embeddings().weight)
-    if (greatest := max(own.numbers.values(), default=0)) >= n_rows:
-        raise ModelError(
-            f"{FIELD}: {options.pretrained}: its tokenizer does not fit the model: expected numbers below {n_rows:,}, found {greatest:,}"
-        )
-    begin, end = (_first(getattr(settings, f"{name}_token_id", None)) for name in ("bos", "eos"))
-    if end is None or not 0 <= end < n_rows:
-        raise ModelError(f"{FIELD}: {options.pretrained}: its settings name no end token (eos_token_id: {end})")
-    begin = end if begin is None or not 0 <= begin < n_rows else begin
-    rows = [begin, begin, begin, begin, end]
-    return PretrainedLanguageModel(LanguageModelFacts(files.digest, rows, settings.to_dict()), model, own)
-
-
-def _first(number: Any) -> int | None:
-    return number[0] if isinstance(number, list) and number else number if isinstance(number, int) else None
-
-
-# --- files
 
 
 @dataclass(frozen=True)
@@ -136,7 +67,7 @@ class LanguageModelFiles:
 
     def read_model(self) -> Any:
         """Return the model in single precision, as transformers builds it."""
-        with _transformers(f"{FIELD}: {self.name}") as library:
+        with quiet_transformers(f"{FIELD}: {self.name}") as library:
             settings = {} if self.gguf else {"use_safetensors": True}
             model, found = library.AutoModelForCausalLM.from_pretrained(
                 str(self.folder), gguf_file=self.gguf, dtype=torch.float32, local_files_only=True,
@@ -145,15 +76,6 @@ class LanguageModelFiles:
         if missing := sorted(found["missing_keys"]):
             raise ModelError(f"{FIELD}: {self.name}: its weights lack {len(missing)} tensors: {shown_all(missing)}")
         return model
-
-    def read_tokenizer(self) -> OwnTokens:
-        """Return its tokenizer."""
-        if self.gguf is None:
-            path = self.folder / "tokenizer.json"
-            return OwnTokens.read(path.read_text(encoding="utf-8"), str(path))
-        with _transformers(f"{FIELD}: {self.name}") as library:
-            found = library.AutoTokenizer.from_pretrained(str(self.folder), gguf_file=self.gguf, local_files_only=True)
-            return OwnTokens.read(found.backend_tokenizer.to_str(), self.name)
 
 
 def find_files(name: str) -> LanguageModelFiles:
@@ -194,7 +116,7 @@ def _package_folder(name: str) -> Path:
 
 
 @contextmanager
-def _transformers(what: str) -> Iterator[Any]:
+def quiet_transformers(what: str) -> Iterator[Any]:
     """Give transformers, quiet; what it raises becomes a ModelError."""
     import transformers
 
@@ -263,7 +185,7 @@ def language_model_decoder(options: CausalLM, facts: Facts, *, has_memory: bool,
 
 def _without_weights(known: LanguageModelFacts, what: str) -> Any:
     """Return the architecture with the rows of the run's tokens; its weights are yet to be loaded."""
-    with _transformers(what) as library:
+    with quiet_transformers(what) as library:
         settings = library.AutoConfig.for_model(**known.config)
         text = settings.get_text_config()
         text.vocab_size, text.pad_token_id, text.bos_token_id, text.eos_token_id = len(known.rows), None, BOS, EOS

@@ -15,7 +15,7 @@ from img2seq.build.check import check_before_reading, check_beginnings
 from img2seq.build.device import choose_device
 from img2seq.build.facts import Facts, preprocessing
 from img2seq.build.images import InputImages, cache_folder
-from img2seq.build.language_model import PretrainedLanguageModel, pretrained_language_model
+from img2seq.build.language_model_start import PretrainedLanguageModel, pretrained_language_model
 from img2seq.build.model import build_model, without_pretrained
 from img2seq.build.other_captioner import other_captioner
 from img2seq.build.start_weights import load_weights_from, pretrained

@@ -6,7 +6,7 @@ How it is run is written elsewhere: over whole captions in `teacher_forcing`, to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,12 @@ class CaptionModel(nn.Module):
                 for name, e in encoders.items()
             }
         )
-        self.decoder = decoder
+        self.decoder: Any = decoder  # of either kind; `own_decoder` has the type of ours
 
     @property
     def device(self) -> torch.device:
-        return next(self.decoder.parameters()).device
+        device: torch.device = next(self.decoder.parameters()).device
+        return device
 
     @property
     def own_decoder(self) -> Decoder:

@@ -12,13 +12,15 @@ embeddings, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from img2seq.model.packing import PackedBatch
 from img2seq.model.tables import spread
+
+if TYPE_CHECKING:
+    from img2seq.model.packing import PackedBatch
 
 
 class LanguageModelDecoder(nn.Module):

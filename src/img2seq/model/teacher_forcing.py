@@ -15,7 +15,8 @@ def next_token_logits(model: CaptionModel, batch: PackedBatch) -> Tensor:
     """Return (N, V) logits of the token after each input token."""
     decoder, memory = model.decoder, model.encode(pixels=batch.pixels, features=batch.features)
     if not isinstance(decoder, Decoder):  # a language model has attention of its own
-        return decoder.next_token_logits(memory, batch)
+        logits: Tensor = decoder.next_token_logits(memory, batch)
+        return logits
     attention = PackedAttention(batch, decoder.n_heads, decoder.memory_keys_values(memory))
     return decoder.logits(decoder(batch.input_ids, batch.positions, attention))
 
