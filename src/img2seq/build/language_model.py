@@ -71,7 +71,7 @@ class LanguageModelFiles:
             settings = {} if self.gguf else {"use_safetensors": True}
             model, found = library.AutoModelForCausalLM.from_pretrained(
                 str(self.folder), gguf_file=self.gguf, dtype=torch.float32, local_files_only=True,
-                attn_implementation="sdpa", output_loading_info=True, **settings,
+                attn_implementation="sdpa", trust_remote_code=False, output_loading_info=True, **settings,
             )  # fmt: skip
         if missing := sorted(found["missing_keys"]):
             raise ModelError(f"{FIELD}: {self.name}: its weights lack {len(missing)} tensors: {shown_all(missing)}")
@@ -189,7 +189,9 @@ def _without_weights(known: LanguageModelFacts, what: str) -> Any:
         settings = library.AutoConfig.for_model(**known.config)
         text = settings.get_text_config()
         text.vocab_size, text.pad_token_id, text.bos_token_id, text.eos_token_id = len(known.rows), None, BOS, EOS
-        return library.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa", dtype=torch.float32)
+        return library.AutoModelForCausalLM.from_config(
+            settings, attn_implementation="sdpa", dtype=torch.float32, trust_remote_code=False
+        )
 
 
 def cut_vocabulary(model: Any, rows: Sequence[int]) -> None:

@@ -86,5 +86,7 @@ def read_own_tokens(files: LanguageModelFiles) -> OwnTokens:
         path = files.folder / "tokenizer.json"
         return OwnTokens.read(path.read_text(encoding="utf-8"), str(path))
     with quiet_transformers(f"{FIELD}: {files.name}") as library:
-        found = library.AutoTokenizer.from_pretrained(str(files.folder), gguf_file=files.gguf, local_files_only=True)
+        found = library.AutoTokenizer.from_pretrained(
+            str(files.folder), gguf_file=files.gguf, local_files_only=True, trust_remote_code=False
+        )
         return OwnTokens.read(found.backend_tokenizer.to_str(), files.name)
