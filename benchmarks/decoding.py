@@ -29,8 +29,9 @@ from img2seq.data.batch import collate
 from img2seq.data.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps
 from img2seq.generation.search import search
+from img2seq.generation.side_by_side import search_side_by_side
 from img2seq.model.attention import PackedAttention
 from img2seq.model.decoder import Decoder
 from img2seq.model.packing import pack

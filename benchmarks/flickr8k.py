@@ -3,7 +3,7 @@
     python -m benchmarks flickr8k RUN --row NAME [--says "+ self-critical"] [--run RUN ...]
     python -m benchmarks flickr8k                    # the table alone
 
-RUN has been evaluated (`img2seq evaluate RUN`). Several runs of one row, which differ in their seed, are given with --run; the table shows
+RUN has been evaluated (`img2seq evaluate RUN`). Under the table stands the command of each row: the shipped file with what is changed of it. Several runs of one row, which differ in their seed, are given with --run; the table shows
 their mean, and the least and the most. Writes benchmarks/results/flickr8k_NAME.json: how the run was made, its scores, its history, what its captions are
 like, and ten of them that a fixed seed draws among the images.
 """
@@ -14,11 +14,23 @@ import argparse
 import csv
 import json
 import random
+import shlex
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import RESULTS, result, save
+from benchmarks.peers import ROOT
+from img2seq.config.load import load_config
+from img2seq.config.show import to_flat, value_text
 
+SHIPPED = ROOT / "examples/flickr8k/experiment.yaml"
+PLACES = (
+    "output_folder",
+    "cache_folder",
+    "manual_valid_ids_file",
+    "input_source",
+    "output_source",
+)  # do not change what comes out
 SCORES = ("bleu_4", "meteor", "cider_d", "rouge_l", "loss")
 N_CAPTIONS = 10
 
@@ -49,7 +61,7 @@ def kept(run: Path, evaluation: str) -> dict[str, Any]:
         history = list(csv.DictReader(file))
     environment = json.loads((run / "environment.json").read_text())
     return {
-        "command": " ".join(environment["command"]),
+        "config": flat(run / "config.yaml"),
         "minutes": round(float(history[-1]["elapsed_s"]) / 60, 1),
         "threads": environment["torch_threads"],
         "step": metrics["step"],
@@ -70,7 +82,7 @@ def table() -> str:
         "| | minutes | BLEU-4 | METEOR | CIDEr-D | ROUGE-L | loss | distinct of 1,000 | words used | mean length | end badly |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("flickr8k_*.json")):
+    for path in _rows():
         row = result(path.stem)
         runs = row["runs"]
         scores = [_mean([run["scores"][name] for run in runs if name in run["scores"]], 3) for name in SCORES]
@@ -81,7 +93,29 @@ def table() -> str:
         badly = _mean([100 * run["captions"]["bad_endings_ratio"] for run in runs], 1)
         minutes = _mean([run["minutes"] for run in runs], 0)
         lines.append(f"| {row['says']} | {' | '.join([minutes, *scores, *texts, f'{badly} %'])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(f"- {result(path.stem)['says']}: `{command(path.stem)}`" for path in _rows())])
+
+
+def command(row: str) -> str:
+    """Return the command that trains what a row was trained as, by the shipped file of today."""
+    now, then = flat(SHIPPED), result(row)["runs"][0]["config"]
+    names = [name for name in now if name not in then and not any(key.startswith(f"{name}.") for key in then)]
+    names += [name for name in then if now.get(name) != then[name]]
+    changed = [f"--{name}={then.get(name, 'null')}" for name in names if name.rpartition(".")[2] not in PLACES]
+    return shlex.join(["img2seq", "train", str(SHIPPED.relative_to(ROOT)), *changed])
+
+
+def flat(path: Path) -> dict[str, str]:
+    """Return each value of a configuration as the command line takes it, by its dotted key."""
+    config = load_config(path)
+    values = to_flat(config) | {
+        "globals.phases": value_text([p.model_dump(exclude_none=True) for p in config.globals.phases])
+    }
+    return {name: "null" if value == "None" else value for name, value in values.items()}
+
+
+def _rows() -> list[Path]:
+    return sorted(RESULTS.glob("flickr8k_*.json"))
 
 
 def _mean(values: list[float], digits: int) -> str:

@@ -19,6 +19,7 @@ from test_architecture import LEVELS, MODULES, lines, room, served_caption  # no
 TARGET = ROOT / "docs/images/house.png"
 WHAT = {
     "errors": "one tree of errors",
+    "files": "which files are read",
     "extras": "packages beyond the core",
     "config": "YAML to one checked configuration",
     "data": "sources, pixels, tokens, batches",

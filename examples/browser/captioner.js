@@ -3,7 +3,7 @@
 import { Tokenizer } from "./vendor/tokenizers.js";
 import * as ort from "./vendor/ort.js";
 import { readPicture } from "./picture.js";
-import { search } from "./search.js";
+import { search, settingsOf } from "./search.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
 ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort.wasm", import.meta.url).href };
@@ -16,12 +16,13 @@ export class Captioner {
     if (!config.img2seq) {
       throw new Error("it is not an export of img2seq");
     }
+    const settings = settingsOf(config.img2seq.decoding);
     const sessions = await Promise.all(["encoder_model", "decoder_model_merged"].map((name) => session(folder, `onnx/${name}.onnx`)));
-    return new Captioner(config, generation, preprocessor, new Tokenizer(tokenizer, tokenizerConfig), ...sessions);
+    return new Captioner(config, settings, generation, preprocessor, new Tokenizer(tokenizer, tokenizerConfig), ...sessions);
   }
 
-  constructor(config, generation, preprocessor, tokenizer, encoder, decoder) {
-    Object.assign(this, { config, generation, preprocessor, tokenizer, encoder, decoder });
+  constructor(config, settings, generation, preprocessor, tokenizer, encoder, decoder) {
+    Object.assign(this, { config, settings, generation, preprocessor, tokenizer, encoder, decoder });
     const { n_layer: layers, n_head: heads, n_embd: width } = config.decoder;
     this.kept = Array.from({ length: layers }, (_, n) => [`${n}.key`, `${n}.value`]).flat();
     this.heads = heads;
@@ -44,7 +45,7 @@ export class Captioner {
     const feeds = { pixel_values: new ort.Tensor("float32", this.#normalised(pixels), [1, this.channels, height, width]) };
     const { last_hidden_state: memory } = await this.encoder.run(feeds);
     const { max_length, suppress_tokens: never, bos_token_id: begin, eos_token_id: end } = this.generation;
-    const tokens = await search(this.#step(memory), { begin, end, never, longest: max_length - 1 });
+    const tokens = await search(this.#step(memory), { begin, end, never, longest: max_length - 1, settings: this.settings });
     return tokens.length ? this.tokenizer.decode(tokens) : "";
   }
 

@@ -125,6 +125,12 @@ def test_describe_says_where_each_value_came_from(tmp_path: Path) -> None:
     assert source["globals.optimization.b1"] == "default"
 
 
+@pytest.mark.parametrize("name", ["flickr8k", "coco"])
+def test_the_files_of_the_examples_are_valid(name: str) -> None:
+    config = load_config(Path(__file__).parents[2] / "examples" / name / "experiment.yaml")
+    assert config.globals.basic_experiment.output_folder == f"runs/{name}"
+
+
 def test_the_schema_is_json_schema() -> None:
     schema = Experiment.model_json_schema(by_alias=True)
     assert json.loads(json.dumps(schema))["properties"].keys() == {"globals", "inputs", "fusion", "outputs"}

@@ -20,6 +20,9 @@ from PIL import Image
 from browser import LOOKS, axe_violations, chromium
 from img2seq.data.image import ImageSpec, from_any
 from img2seq.inference.captioner import Captioner
+from img2seq.run.folder import file_digest, read_json
+from img2seq.run.onnx_folder import SECTION, OnnxFolder
+from img2seq.run.write import write_json
 from npm import example, program
 from pictures import other_colours
 
@@ -123,6 +126,38 @@ def test_its_captions_are_those_of_the_run(page: Page, run: Path, images: Path) 
     assert captions(page, pictures) == expected
 
 
+STORED = {
+    "tuned": {"beam_size": 2, "length_penalty": 0.0, "no_repeat_ngram": 1},
+    "greedy": {
+        "method": "greedy",
+        "min_length": 8,
+        "repetition_penalty": 1.5,
+        "repetition_penalty_max_window": 2,
+        "frequency_penalty": 0.5,
+        "frequency_penalty_max_window": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("decoding", STORED.values(), ids=STORED.keys())
+def test_it_searches_as_the_export_says(
+    browser: Browser, url: str, site: Path, exported: Path, images: Path, decoding: dict[str, Any]
+) -> None:
+    pictures = sorted(images.glob("*.png"))[:8]
+    folder = OnnxFolder(shutil.copytree(site / "model", site / "stored"))
+    try:
+        config, said = read_json(folder.config), read_json(folder.export)
+        config[SECTION]["decoding"] = decoding  # as where the run has a decoding.json
+        write_json(folder.config, config)
+        said["sha256"]["config.json"] = file_digest(folder.config)
+        write_json(folder.export, said)
+        expected, usual = ([c.text for c in Captioner.load(path).caption(pictures)] for path in (folder.path, exported))
+        with opened(browser, f"{url}?model=stored") as page:
+            assert captions(page, pictures) == expected != usual
+    finally:
+        shutil.rmtree(folder.path)
+
+
 @pytest.fixture(scope="module")
 def odd_pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return pictures of many kinds."""
@@ -219,6 +254,7 @@ DAMAGE = {
     "no graph": ("onnx/encoder_model.onnx", None, "encoder_model.onnx cannot be read (404)"),
     "broken settings": ("generation_config.json", "{", "generation_config.json is not JSON"),
     "another model": ("config.json", '{"model_type": "vit"}', "it is not an export of img2seq"),
+    "another search": ("config.json", '{"img2seq": {"decoding": {"method": "sample"}}}', "its captions are sampled"),
     "a broken graph": ("onnx/decoder_model_merged.onnx", "no graph", "decoder_model_merged.onnx is no graph"),
 }
 

@@ -24,6 +24,7 @@ from img2seq.data.tokenizers_json import to_tokenizers, tokenizer_config
 from img2seq.errors import ConfigError, Img2SeqError, ModelError, RunError
 from img2seq.export import onnx_files, parity
 from img2seq.export.export_run import export_run
+from img2seq.export.pictures import pictures_of
 from img2seq.inference.predictor import Caption
 from img2seq.model import onnx_decoder
 from img2seq.progress import Announcer
@@ -208,13 +209,21 @@ def test_a_model_without_a_graph_is_one_error(run: Path, tmp_path: Path, monkeyp
 
 
 def test_without_the_pictures_it_is_compared_on_samples(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
-    (copy / "split.json").write_text('{"train": [], "valid": ["gone"]}')
-    (copy / "digests.json").unlink()
-    export_run(copy, tmp_path / "export", onnx=("fp32",), announce=QUIET)
+    (own_run / "split.json").write_text('{"train": [], "valid": ["gone"]}')
+    (own_run / "digests.json").unlink()
+    export_run(own_run, tmp_path / "export", onnx=("fp32",), announce=Announcer(bars=False))
     assert read_json(tmp_path / "export/parity.json")["of"] == "the run's samples"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "the run's samples" in line]
+    assert "validation" in line
+
+
+def test_captions_in_several_files_have_their_pictures_compared(own_run: Path) -> None:
+    config = own_run / "config.yaml"
+    config.write_text(config.read_text().replace("captions.csv", "captions.cs[v]"))
+    (own_run / "digests.json").unlink()
+    assert pictures_of(Captioner.load(own_run), 8, QUIET).where == "the validation split"
 
 
 def test_what_is_exported_is_never_replaced_by_its_export(exported: Path, run: Path, tmp_path: Path) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_config, write_tiny_data, write_yaml
+from conftest import img2seq, tiny_config, write_tiny_data, write_yaml
+from img2seq import Captioner
 from img2seq.cli import main as cli
 from img2seq.config.load import ConfigFiles, load
 from img2seq.data.records import Problems, find_images
 from img2seq.data.sources.read import CaptionsFound, match_images
 from img2seq.data.split import random_split
-from img2seq.errors import ConfigError, DataError
+from img2seq.errors import ConfigError, DataError, RunError
+from img2seq.run.checkpoint import best
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.training.loop import train
 
@@ -263,3 +268,75 @@ def test_images_that_differ_are_split_as_if_contents_were_not_known(ids: set[str
 def test_a_random_split_stays_what_it_was() -> None:
     drawn_by_the_first_version = ["003", "014", "015", "019", "020", "023"]  # which a resumed run needs again
     assert random_split([f"{i:03}" for i in range(24)], 6, 0)[1] == drawn_by_the_first_version
+
+
+# --- pipes and devices: a reader would wait for ever, or read for ever
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Fail what waits for a pipe that nobody writes into."""
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@needs_pipes
+@pytest.mark.parametrize(
+    "name", ["captions.csv", "images/000.txt", "images/metadata.csv", "images/0.tar", "images/000.png"]
+)
+def test_a_pipe_among_captions_and_pictures_is_named_and_not_waited_for(
+    tiny: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "images/000.txt":
+        (tiny / "images/001.txt").write_text("a box\n")
+    make_pipe(tiny / name)
+    captions = [tiny / "captions.csv"] if name in ("captions.csv", "images/000.png") else []
+    with in_time():
+        assert img2seq("data", "check", *captions, tiny / "images") != 0
+    assert any(Path(name).name in line and "a pipe" in line for line in "".join(capsys.readouterr()).splitlines())
+
+
+@needs_pipes
+def test_a_pipe_among_pictures_to_caption_is_one_that_fails(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(images / "000.png", tmp_path / "a.png")
+    make_pipe(tmp_path / "b.png")
+    with in_time():
+        assert img2seq("caption", run, tmp_path) == 1
+    found = capsys.readouterr()
+    assert "a.png" in found.out
+    assert "b.png" in found.err
+    assert "a pipe" in found.err
+
+
+@needs_pipes
+def test_a_pipe_in_a_run_or_an_export_is_one_error(own_run: Path, exported: Path, tmp_path: Path) -> None:
+    export = shutil.copytree(exported, tmp_path / "export")
+    files = [own_run / name for name in ("facts.json", "tokenizer.json", "digests.json", "decoding.json")]
+    files += [best(own_run / "checkpoints").path / "manifest.json"]
+    files += [export / name for name in ("config.json", "export.json", "tokenizer.json", "onnx/encoder_model.onnx")]
+    for path in files:
+        data = path.read_bytes() if path.exists() else None
+        make_pipe(path)
+        with in_time(), pytest.raises(RunError, match=rf"{path.name}: .*a pipe"):
+            Captioner.load(export if export in path.parents else own_run)
+        path.unlink()
+        if data is not None:
+            path.write_bytes(data)

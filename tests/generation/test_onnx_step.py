@@ -11,8 +11,9 @@ from test_search import BEAM, GREEDY, SAMPLE, SPECIAL, memory, model, same
 from img2seq.config.decoding import Decoding
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps
 from img2seq.generation.search import search
+from img2seq.generation.side_by_side import search_side_by_side
 from img2seq.model import onnx_decoder
 from img2seq.model.decoder import Decoder
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from conftest import img2seq
 from img2seq import Captioner
 from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError
-from img2seq.generation.onnx_step import search_side_by_side
-from img2seq.inference import predictor as predicting
-from img2seq.inference import torch_model
+from img2seq.generation import side_by_side
+from img2seq.generation.search import search
+from img2seq.generation.step import Step
 from img2seq.inference.from_run import longest_trained
 from img2seq.progress import Announcer
 
@@ -158,7 +157,6 @@ def test_it_ends_with_how_many_how_fast_and_where(
 
 BAR = """
 import sys
-from collections.abc import Sequence
 from img2seq.progress import Announcer
 with Announcer(bars=sys.stderr.isatty()).bar("captioning", 50) as advance:
     advance(32)
@@ -341,14 +339,14 @@ def test_many_rows_are_searched_some_images_at_a_time(run: Path, images: Path, m
     expected = [c.text for c in Captioner.load(run).caption(paths, **settings)]
     searched: list[int] = []
 
-    def seen(steps: Any, decoding: Decoding, *arguments: Any, names: Sequence[str], **more: Any) -> Any:
-        searched.append(len(names) * decoding.n_rows)
-        return search_side_by_side(steps, decoding, *arguments, names=names, **more)
+    def seen(step: Step, decoding: Decoding, *arguments: Any, **more: Any) -> Any:
+        searched.append(step.n_images * decoding.n_rows)
+        return search(step, decoding, *arguments, **more)
 
-    monkeypatch.setattr(torch_model, "search_side_by_side", seen)
+    monkeypatch.setattr(side_by_side, "search", seen)
     for most, rows in ((8192, [28]), (8, [8, 8, 8, 4]), (1, [4] * 7)):
-        monkeypatch.setattr(predicting, "MAX_ROWS", most)
+        monkeypatch.setattr(side_by_side, "MAX_ROWS", most)
         searched.clear()
         assert [c.text for c in Captioner.load(run).caption(paths, **settings)] == expected
         assert searched == rows
-    assert predicting.MAX_ROWS == 1
+    assert side_by_side.MAX_ROWS == 1

@@ -203,6 +203,8 @@ def test_exports_are_evaluated_on_captions_that_are_given(
     captions = ("--captions", images.parent / "captions.csv", "--images", images)
     assert img2seq("evaluate", exported, "--mirror", *captions, "--output", tmp_path / "e") == 0
     assert read_json(tmp_path / "e/metrics.json")["images"] == 32
+    assert img2seq("evaluate", exported, "--mirror", *captions, "--output", tmp_path / "e", "--precision", "int8") == 2
+    assert "precision" in capsys.readouterr().err  # smaller weights write other captions
 
 
 def test_pictures_that_another_run_was_trained_on_are_refused(

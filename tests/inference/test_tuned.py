@@ -14,6 +14,7 @@ from img2seq import Captioner
 from img2seq.config.decoding import Decoding
 from img2seq.errors import RunError
 from img2seq.evaluation.evaluate_run import evaluate_run
+from img2seq.evaluation.scored import EvaluationData
 from img2seq.evaluation.tune import Tried, Way, chosen
 from img2seq.export.export_run import export_run
 from img2seq.progress import Announcer
@@ -61,7 +62,7 @@ def test_the_best_way_is_stored_and_evaluated(own_run: Path, capsys: pytest.Capt
     assert stored["decoding"].items() <= captioner.decoding_defaults.items()
     for row in (rows[0], rows[-1], next(row for row in rows if row["beam_size"] == 8)):
         settings = captioner.decoding_defaults | {name: row[name] for name in asdict(Way())}
-        found = evaluate_run(captioner, Decoding.of(settings), announce=QUIET)
+        found = evaluate_run(captioner, Decoding.of(settings), EvaluationData(), announce=QUIET)
         scores = (found.scores.corpus["cider_d"], found.scores.corpus["bleu_4"])
         assert scores == pytest.approx((row["cider_d"], row["bleu_4"]), rel=1e-12)
         assert row["distinct"] == found.diversity.distinct_captions_ratio

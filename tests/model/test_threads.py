@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from img2seq import Captioner
-from img2seq.inference import torch_model as predicting
+from img2seq.generation.model_step import ModelStep
 from img2seq.model.cpu.cores import SETTINGS
 from img2seq.model.cpu.few_rows import FEW_ROWS, one_thread_for
 
@@ -121,18 +121,20 @@ def test_a_picture_is_decoded_on_one_thread_and_many_are_on_all(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads: list[int] = []
+    next_logits = ModelStep.next_logits
 
-    def search(*arguments: Any, **options: Any) -> Any:
+    def watched(step: ModelStep, tokens: torch.Tensor) -> torch.Tensor:
         threads.append(torch.get_num_threads())
-        return real(*arguments, **options)
+        return next_logits(step, tokens)
 
-    real = vars(predicting)["search_side_by_side"]
-    monkeypatch.setattr(predicting, "search_side_by_side", search)
+    monkeypatch.setattr(ModelStep, "next_logits", watched)
     captioner, pictures = Captioner.load(run), sorted(images.glob("*.png"))
     torch.set_num_threads(2)
     try:
         captioner.caption(pictures[0], beam_size=5)
+        of_one, threads[:] = set(threads), []
         captioner.caption(pictures[:5], beam_size=5)
+        after = torch.get_num_threads()
     finally:
         torch.set_num_threads(1)
-    assert threads == [1, 2]
+    assert (of_one, set(threads), after) == ({1}, {2}, 2)

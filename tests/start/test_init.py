@@ -309,6 +309,26 @@ def test_captions_are_cut_as_their_script_asks(
     ) == (2 if split_on == "" else 0)
 
 
+def test_begun_with_another_captioner_every_printed_command_runs(
+    photos: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text_only, run = finished_runs
+    assert img2seq("init", str(photos), "captions.csv", "--pretrained-run", str(run)) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.partition("next:\n")[2].splitlines()]
+    assert [words[1] for words in commands] == ["train", "train", "compare", "evaluate", "caption"]
+    for words in commands:
+        assert img2seq(*words[1:]) == 0
+    config, other = (load_config(folder / "config.yaml") for folder in (Path("runs/images"), run))
+    assert config.globals.model.pretrained_run == str(run)
+    assert config.output.model.embedding_dim == other.output.model.embedding_dim
+    assert read_json(Path("runs/images/pretrained.json"))["run"] == str(run)
+    capsys.readouterr()
+    assert img2seq("init", str(photos), "captions.csv", "--overwrite", "--pretrained-run", str(text_only)) == 2
+    assert "one image input, found 0" in error_of(capsys)
+    assert img2seq("init", str(photos), "captions.csv", "--overwrite", "--pretrained-run", "runs") == 2
+    assert "runs" in error_of(capsys)
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 24, 80, 400, 7_000, 100_000, 10**7])
 def test_both_sides_of_the_split_have_enough(n: int) -> None:
     held_out = valid_size(n)

@@ -14,6 +14,7 @@ from img2seq.build.trained import load_run
 from img2seq.config.decoding import Decoding
 from img2seq.errors import ConfigError, RunError
 from img2seq.evaluation.evaluate_run import evaluate_run
+from img2seq.evaluation.scored import EvaluationData
 from img2seq.inference.captioner import Captioner
 from img2seq.metrics import score
 from img2seq.progress import Announcer
@@ -38,7 +39,7 @@ def test_scores_while_training_are_those_of_evaluate(tiny: Path, method: str) ->
     run = run_of(tiny, f"{SECTION}.caption_metrics.method={method}", "globals.basic_experiment.n_epochs=6")
     captioner = Captioner.load(run.path)
     decoding = Decoding.of({"method": method, **captioner.decoding_defaults})
-    found = evaluate_run(captioner, decoding, announce=QUIET)
+    found = evaluate_run(captioner, decoding, EvaluationData(), announce=QUIET)
     (row,) = [row for row in rows_of(run) if int(row["iteration"]) == captioner.trained.checkpoint.step]
     for name in ("bleu_4", "cider_d"):
         assert float(row[name]) == pytest.approx(found.scores.corpus[name], rel=1e-9)
@@ -51,7 +52,9 @@ def test_scores_while_training_are_those_of_evaluate(tiny: Path, method: str) ->
 def test_scores_of_some_images_are_those_of_their_captions_alone(tiny: Path) -> None:
     run = run_of(tiny, f"{SECTION}.caption_metrics.n_images=4", "globals.basic_experiment.n_epochs=6")
     captioner = Captioner.load(run.path)
-    found = evaluate_run(captioner, Decoding.of({"method": "greedy", **captioner.decoding_defaults}), announce=QUIET)
+    found = evaluate_run(
+        captioner, Decoding.of({"method": "greedy", **captioner.decoding_defaults}), EvaluationData(), announce=QUIET
+    )
     (row,) = [row for row in rows_of(run) if int(row["iteration"]) == captioner.trained.checkpoint.step]
     by_id = {entry["image_id"]: entry for entry in read_json(run.validation / "captions.json")}
     chosen = list(by_id)[:4]  # the gallery shows the same images first

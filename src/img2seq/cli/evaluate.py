@@ -133,22 +133,18 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
                 from img2seq.evaluation.tune import check_tunable, tune
             check_tunable(captioner, overwrite=arguments.overwrite)
         decoding = decoding_of(arguments, captioner.decoding_defaults)
-        of_what: dict[str, Any] = {
-            "split": arguments.split,
-            "captions_file": arguments.captions,
-            "images_folder": arguments.images,
-            "document_frequency": arguments.document_frequency,
-            "options": options,
-        }
-        made_from = inputs(captioner, decoding, **of_what)
+        on = scored.EvaluationData(
+            arguments.split, arguments.captions, arguments.images, arguments.document_frequency, options
+        )
+        made_from = inputs(captioner, decoding, on)
         scored.check_output(folder, made_from, overwrite=arguments.overwrite)
         captioner.prepare_for_many()
         if arguments.tune:
             tuned = tune(captioner, announce=announce)
             print(f"{tuned}\n", flush=True)
             decoding = tuned.decoding
-            made_from = inputs(captioner, decoding, **of_what)
-        found = evaluate(captioner, decoding, **of_what, announce=announce)
+            made_from = inputs(captioner, decoding, on)
+        found = evaluate(captioner, decoding, on, announce=announce)
     scored.write_evaluation(found, folder, made_from)
     print(f"{scored.table(found)}\n\nreport: {folder / 'report.html'}")
     return 0

@@ -17,6 +17,7 @@ def add_parser(verbs: Verbs) -> None:
         examples=[
             "img2seq init photos/ captions.csv --output photos.yaml",
             "img2seq init photos/ captions.csv --output named.yaml --id-column ID --caption-columns Sequence",
+            "img2seq init photos/ captions.csv --pretrained-run runs/flickr8k",
         ],
     )
     parser.add_argument(
@@ -33,6 +34,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--output", default="experiment.yaml", metavar="FILE", help="the file to write (default: experiment.yaml)"
     )
+    parser.add_argument(
+        "--pretrained-run",
+        metavar="RUN",
+        help="begin with a captioner that was trained on other photographs: a run, or a lean export of one",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_read_arguments(parser)
     set_run(parser, run)
@@ -43,5 +49,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     options = read_options_of(arguments)
     from img2seq.start.init import init
 
-    print(init(arguments.photos, arguments.table, arguments.output, options=options, overwrite=arguments.overwrite))
+    said = init(
+        arguments.photos,
+        arguments.table,
+        arguments.output,
+        options=options,
+        pretrained_run=arguments.pretrained_run,
+        overwrite=arguments.overwrite,
+    )
+    print(said)
     return 0

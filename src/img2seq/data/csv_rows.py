@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2seq.errors import DataError, shown, shown_all
+from img2seq.files import regular
 
 MAX_VALUE = 100_000  # characters; below the limit of `csv` itself, which is one for the whole process and left alone
 DELIMITERS = {",": ("comma", "commas"), ";": ("semicolon", "semicolons"), "\t": ("tab", "tabs"), "|": ("bar", "bars")}
@@ -41,7 +42,7 @@ def decode_text(path: Path, data: bytes) -> str:
 def file_content(path: Path) -> bytes:
     """Return a file's content. Raises DataError if it cannot be read."""
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -27,6 +27,7 @@ from PIL import ExifTags, Image
 
 from img2seq.config.inputs import MAX_BYTES, MAX_PIXELS, ImageTypeInfo
 from img2seq.errors import DataError
+from img2seq.files import regular
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # JPEG reads MPO, too
 HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
@@ -76,7 +77,7 @@ def read_bytes(path: str | Path, spec: ImageSpec) -> bytes:
     """Read an image file. Raises DataError if it is missing, empty or larger than `spec.max_bytes`."""
     path = Path(path)
     try:
-        size = path.stat().st_size
+        size = regular(path).stat().st_size
         if size > spec.max_bytes:
             raise DataError(f"{path}: expected at most {spec.max_bytes:,} bytes (max_bytes), found {size:,}")
         if size == 0:

@@ -11,6 +11,7 @@ from img2seq.config.globals import BasicExperiment
 from img2seq.data.records import Problems, image_id_of
 from img2seq.data.seeds import seed_of
 from img2seq.errors import ConfigError, DataError, did_you_mean, listed
+from img2seq.files import regular
 
 
 def split_source(basic: BasicExperiment, given: Mapping[str, str]) -> Literal["from_data", "random", "file"]:
@@ -188,7 +189,7 @@ def manual_split(
 def read_ids(path: str | Path) -> list[str]:
     """Read one ID a line; empty lines are skipped. Raises DataError if the file cannot be read."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+        lines = regular(Path(path)).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

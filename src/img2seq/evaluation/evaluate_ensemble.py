@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2seq.config.decoding import Decoding
-from img2seq.config.outputs import ReadOptions
 from img2seq.data.records import Problems, settle
-from img2seq.data.sources.content import GUESSED
 from img2seq.data.sources.read import match_images
 from img2seq.data.text import clean_name
 from img2seq.errors import RunError
 from img2seq.evaluation.evaluate_export import caption_pictures
-from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
+from img2seq.evaluation.scored import (
+    Evaluated,
+    EvaluationData,
+    captions_of_file,
+    evaluated,
+    inputs_of_captions,
+    without_split,
+)
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.loaded import Loaded
 from img2seq.progress import Announcer, counted
@@ -27,43 +32,20 @@ if TYPE_CHECKING:
     from img2seq.build.trained import TrainedRun
 
 
-def inputs_of_ensemble(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None,
-    captions_file: str | None,
-    images_folder: str | None,
-    document_frequency: str | None,
-    options: ReadOptions = GUESSED,
-) -> dict[str, Any]:
+def inputs_of_ensemble(captioner: Captioner, decoding: Decoding, on: EvaluationData) -> dict[str, Any]:
     """Return what an evaluation of several models is made from. Raises RunError where it is not said on which captions."""
     members = captioner.loaded.members
-    captions = captions_file or _run_with_split(members).config.output.output_info.output_source
-    made_from = inputs_of_captions(
-        _model_file(members[0]), Path(captions), decoding,
-        images_folder=images_folder, document_frequency=document_frequency, options=options,
-    )  # fmt: skip
-    del made_from["checkpoint_sha256"]  # by which one model's own scores are found
+    source = on.captions_file or _run_with_split(members).config.output.output_info.output_source
     return {
-        "data": "captions" if captions_file else f"{split or 'valid'} split",
-        **({"split": split} if captions_file and split else {}),
         "mirror": captioner.loaded.mirror,
+        "precision": [member.precision for member in members],
         "checkpoints_sha256": digests(map(_model_file, members)),
-        **made_from,
+        **inputs_of_captions(decoding, on, source=source),
     }
 
 
 def evaluate_ensemble(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None = None,
-    captions_file: str | None = None,
-    images_folder: str | None = None,
-    document_frequency: str | None = None,
-    options: ReadOptions = GUESSED,
-    announce: Announcer,
+    captioner: Captioner, decoding: Decoding, on: EvaluationData, *, announce: Announcer
 ) -> Evaluated:
     """Caption a side of the first run's split, or another data set, and score the captions; arguments are those of `evaluate_run`.
 
@@ -72,19 +54,19 @@ def evaluate_ensemble(
         DataError: for captions and images that do not fit, listing all.
     """
     members, training = captioner.loaded.members, list[str]()
-    if captions_file is None:
+    if on.captions_file is None:
         from img2seq.evaluation.evaluate_run import references_of_run  # with torch, which exports do without
 
         trained = _run_with_split(members)
         source = trained.config.output.output_info.output_source
-        found, ids, training = references_of_run(trained, split, None, options, announce)
-        if split != "train":
+        found, ids, training = references_of_run(trained, on, announce)
+        if on.split != "train":
             _check_held_out(members, source, ids)
-        folder = images_folder or trained.config.inputs[0].input_info.input_source
+        folder = on.images_folder or trained.config.inputs[0].input_info.input_source
     else:
-        source = captions_file
-        found, ids = captions_of_file(captions_file, split, options, announce)
-        folder = images_folder or captions_file
+        source = on.captions_file
+        found, ids = captions_of_file(source, on.split, on.options, announce)
+        folder = on.images_folder or source
     problems = Problems()
     files, _ = match_images(found, ids, folder, captioner.input_name, problems, source)
     settle(problems, "error")
@@ -92,10 +74,11 @@ def evaluate_ensemble(
     extra = {
         "models": [f"{member.path.name}, step {member.step:,}" for member in members],
         "mirror": captioner.loaded.mirror,
+        "precision": [member.precision for member in members],
         "decoding": asdict(decoding),
-        "data": " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split",
+        "data": on.name,
     }
-    return evaluated(found, captions, files, extra, training=training, document_frequency=document_frequency)
+    return evaluated(found, captions, files, extra, training=training, document_frequency=on.document_frequency)
 
 
 def _run_with_split(members: Sequence[Loaded]) -> TrainedRun:

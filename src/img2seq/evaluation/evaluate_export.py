@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from img2seq.config.decoding import Decoding
-from img2seq.config.outputs import ReadOptions
 from img2seq.data.image import decode
 from img2seq.data.picture import Picture, picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import Problems, settle
-from img2seq.data.sources.content import GUESSED
 from img2seq.data.sources.read import match_images
 from img2seq.errors import DataError
-from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
+from img2seq.evaluation.scored import (
+    Evaluated,
+    EvaluationData,
+    captions_of_file,
+    evaluated,
+    inputs_of_captions,
+    without_split,
+)
 from img2seq.inference.captioner import Captioner, Views
 from img2seq.progress import Announcer
 from img2seq.run.onnx_folder import OnnxFolder
@@ -24,54 +28,27 @@ from img2seq.run.onnx_folder import OnnxFolder
 READERS = 2
 
 
-def inputs_of_export(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None,
-    captions_file: str | None,
-    images_folder: str | None,
-    document_frequency: str | None,
-    options: ReadOptions = GUESSED,
-) -> dict[str, Any]:
+def inputs_of_export(captioner: Captioner, decoding: Decoding, on: EvaluationData) -> dict[str, Any]:
     """Return what an evaluation of an export is made from. Raises RunError where it is not said on which captions."""
     folder = OnnxFolder(captioner.loaded.path)
-    if captions_file is None:
+    if on.captions_file is None:
         raise without_split(folder.path)
-    made_from = inputs_of_captions(
-        folder.export, Path(captions_file), decoding,
-        images_folder=images_folder, document_frequency=document_frequency, options=options,
-    )  # fmt: skip
-    return {
-        "data": "captions",
-        "precision": captioner.loaded.precision,
-        **({"split": split} if split else {}),
-        **made_from,
-    }
+    made_from = inputs_of_captions(decoding, on, source=on.captions_file, model=folder.export)
+    return {"precision": captioner.loaded.precision, **made_from}
 
 
-def evaluate_export(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None = None,
-    captions_file: str | None = None,
-    images_folder: str | None = None,
-    document_frequency: str | None = None,
-    options: ReadOptions = GUESSED,
-    announce: Announcer,
-) -> Evaluated:
+def evaluate_export(captioner: Captioner, decoding: Decoding, on: EvaluationData, *, announce: Announcer) -> Evaluated:
     """Caption a data set and score the captions; arguments and errors are those of `evaluate_run`."""
-    if captions_file is None:
+    if on.captions_file is None:
         raise without_split(captioner.loaded.path)
-    found, ids = captions_of_file(captions_file, split, options, announce)
-    problems, folder = Problems(), images_folder or captions_file
-    files, _ = match_images(found, ids, folder, captioner.input_name, problems, captions_file)
+    found, ids = captions_of_file(on.captions_file, on.split, on.options, announce)
+    problems, folder = Problems(), on.images_folder or on.captions_file
+    files, _ = match_images(found, ids, folder, captioner.input_name, problems, on.captions_file)
     settle(problems, "error")
     captions = caption_pictures(captioner, files, ids, decoding, folder, announce)
     extra = {"step": captioner.loaded.step, "precision": captioner.loaded.precision, "decoding": asdict(decoding)}
-    extra["data"] = " ".join(filter(None, (captions_file, split)))
-    return evaluated(found, captions, files, extra, training=(), document_frequency=document_frequency)
+    extra["data"] = on.name
+    return evaluated(found, captions, files, extra, training=(), document_frequency=on.document_frequency)
 
 
 def caption_pictures(

@@ -11,16 +11,22 @@ from img2seq.build.images import InputImages, cache_folder
 from img2seq.build.trained import TrainedRun
 from img2seq.config.decoding import Decoding
 from img2seq.config.load import load_config
-from img2seq.config.outputs import ReadOptions
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.picture import Picture
 from img2seq.data.pixels import cache_pixels
 from img2seq.data.records import Problems, settle
-from img2seq.data.sources.content import GUESSED, is_pattern
+from img2seq.data.sources.content import is_pattern
 from img2seq.data.sources.read import CaptionsFound, match_images, read_captions
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
-from img2seq.evaluation.scored import Evaluated, captions_of_file, evaluated, inputs_of_captions, without_split
+from img2seq.evaluation.scored import (
+    Evaluated,
+    EvaluationData,
+    captions_of_file,
+    evaluated,
+    inputs_of_captions,
+    without_split,
+)
 from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
@@ -47,50 +53,20 @@ class ScoredData:
     data: CaptionSet
 
 
-def inputs_of_run(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None,
-    captions_file: str | None,
-    images_folder: str | None,
-    document_frequency: str | None,
-    options: ReadOptions = GUESSED,
-) -> dict[str, Any]:
+def inputs_of_run(captioner: Captioner, decoding: Decoding, on: EvaluationData) -> dict[str, Any]:
     """Return what an evaluation of a run is made from: the checkpoint, settings, and digests of the files that are read."""
     trained = captioner.trained
-    captions = Path(captions_file or trained.config.output.output_info.output_source)
-    return {
-        "data": "captions" if captions_file else f"{split or 'valid'} split",
-        **({"split": split} if captions_file and split else {}),
-        **inputs_of_captions(
-            trained.checkpoint.path / "manifest.json", captions, decoding,
-            images_folder=images_folder, document_frequency=document_frequency, options=options,
-        ),
-    }  # fmt: skip
+    source = on.captions_file or trained.config.output.output_info.output_source
+    return inputs_of_captions(decoding, on, source=source, model=trained.checkpoint.path / "manifest.json")
 
 
-def evaluate_run(
-    captioner: Captioner,
-    decoding: Decoding,
-    *,
-    split: str | None = None,
-    captions_file: str | None = None,
-    images_folder: str | None = None,
-    document_frequency: str | None = None,
-    options: ReadOptions = GUESSED,
-    announce: Announcer,
-) -> Evaluated:
+def evaluate_run(captioner: Captioner, decoding: Decoding, on: EvaluationData, *, announce: Announcer) -> Evaluated:
     """Caption a side of a run's split, or another data set, and score the captions.
 
     Args:
         captioner: of the run.
         decoding: how to search.
-        split: valid, train or test; of `captions_file` where that is given, else of the run. None is valid, or all of a file without a split.
-        captions_file: other captions, of any format.
-        images_folder: their images; a folder, or what holds them.
-        options: what is said of the format of `captions_file`.
-        document_frequency: a saved file for CIDEr-D, in place of the references.
+        on: what is scored.
         announce: for progress.
 
     Raises:
@@ -99,7 +75,7 @@ def evaluate_run(
     trained = captioner.trained
     if not is_of(read_stored(trained.run, {}), trained.checkpoint):
         announce.say(f"{trained.run.decoding}: chosen for another checkpoint, and not used; --tune chooses anew")
-    scored = scored_data(captioner, split, captions_file, images_folder, options, announce)
+    scored = scored_data(captioner, on, announce)
     data, ids = scored.data, scored.data.image_ids
     loss = _loss(trained, data, announce)
     captions: dict[str, str] = {}
@@ -111,29 +87,22 @@ def evaluate_run(
             captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
-    extra["data"] = " ".join(filter(None, (captions_file, split))) if captions_file else f"{split or 'valid'} split"
+    extra["data"] = on.name
     return evaluated(
-        scored.found, captions, scored.files, extra, training=scored.training, document_frequency=document_frequency
+        scored.found, captions, scored.files, extra, training=scored.training, document_frequency=on.document_frequency
     )
 
 
-def scored_data(
-    captioner: Captioner,
-    split: str | None,
-    captions_file: str | None,
-    images_folder: str | None,
-    options: ReadOptions,
-    announce: Announcer,
-) -> ScoredData:
+def scored_data(captioner: Captioner, on: EvaluationData, announce: Announcer) -> ScoredData:
     """Read what a run is scored on; the arguments are those of `evaluate_run`."""
     trained = captioner.trained
     basic = load_config(trained.run.config).globals.basic_experiment
     (entry,) = trained.config.inputs
-    found, ids, training = references_of_run(trained, split, captions_file, options, announce)
+    found, ids, training = references_of_run(trained, on, announce)
     references = {image_id: found.captions[image_id] for image_id in ids}
     problems = Problems()
-    source = captions_file or trained.config.output.output_info.output_source
-    folder = images_folder or captions_file or entry.input_info.input_source
+    source = on.captions_file or trained.config.output.output_info.output_source
+    folder = on.images_folder or on.captions_file or entry.input_info.input_source
     files, _ = match_images(found, ids, folder, captioner.input_name, problems, source)
     with announce.bar("reading images", len(files)) as advance:
         table = cache_pixels(files, captioner.spec, cache_folder(basic), workers=2, progress=advance)
@@ -145,27 +114,27 @@ def scored_data(
 
 
 def references_of_run(
-    trained: TrainedRun, split: str | None, captions_file: str | None, options: ReadOptions, announce: Announcer
+    trained: TrainedRun, on: EvaluationData, announce: Announcer
 ) -> tuple[CaptionsFound, list[str], list[str]]:
     """Return what is scored against, which of its images, and the captions the run was trained on where they are still there."""
     info = trained.config.output.output_info
     source = info.output_source
     is_export = not trained.run.split.is_file() and trained.run.export.is_file()
-    if captions_file is None and is_export:
+    if on.captions_file is None and is_export:
         raise without_split(trained.run.path)
     split_of_run = {} if is_export else read_json(trained.run.split)
     sides = {side: [clean_name(i) for i in ids] for side, ids in split_of_run.items()}  # early runs kept NFD
-    own = _own_captions(trained, is_needed=captions_file is None)
+    own = _own_captions(trained, is_needed=on.captions_file is None)
     training = (
         [text for image_id in sides.get("train", []) for text in own.captions.get(image_id, [])]
         if own is not None
         else []
     )
-    if captions_file is not None:
-        return *captions_of_file(captions_file, split, options, announce), training
+    if on.captions_file is not None:
+        return *captions_of_file(on.captions_file, on.split, on.options, announce), training
     if own is None:
         raise RunError(f"{source}: the run's captions are not there; give --captions FILE --images FOLDER")
-    split = split or "valid"
+    split = on.split or "valid"
     if not (ids := sides.get(split, [])):
         raise RunError(f"{trained.run.split}: this run has no {split} part: its data came without one")
     if missing := [image_id for image_id in ids if image_id not in own.captions]:

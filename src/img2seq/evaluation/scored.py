@@ -57,6 +57,32 @@ class Evaluated:
     results_ids: dict[str, str | int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class EvaluationData:
+    """What a model's captions are scored on.
+
+    Attributes:
+        split: valid, train or test; of `captions_file` where that is given, else of the run. None is valid, or all of a file without a split.
+        captions_file: other captions than the run's, of any format.
+        images_folder: their images; a folder, or what holds them.
+        document_frequency: a saved file for CIDEr-D, in place of the references.
+        options: what is said of the format of `captions_file`.
+    """
+
+    split: str | None = None
+    captions_file: str | None = None
+    images_folder: str | None = None
+    document_frequency: str | None = None
+    options: ReadOptions = GUESSED
+
+    @property
+    def name(self) -> str:
+        """Return what scores are said to be of."""
+        if self.captions_file is None:
+            return f"{self.split or 'valid'} split"
+        return " ".join(filter(None, (self.captions_file, self.split)))
+
+
 def inputs_of_results(
     results: str, references: str, document_frequency: str | None, split: str | None = None, options: ReadOptions = GUESSED
 ) -> dict[str, Any]:  # fmt: skip
@@ -70,35 +96,26 @@ def inputs_of_results(
 
 
 def inputs_of_captions(
-    model: Path,
-    captions: Path,
-    decoding: Decoding,
-    *,
-    images_folder: str | None,
-    document_frequency: str | None,
-    options: ReadOptions,
+    decoding: Decoding, on: EvaluationData, *, source: str, model: Path | None = None
 ) -> dict[str, Any]:
     """Return what an evaluation of a model is made from: settings, and digests of the files that are read.
 
     Args:
-        model: a file that changes with the model.
-        captions: what is scored against.
         decoding: how to search.
-        images_folder: where the images are said to be.
-        document_frequency: a saved file for CIDEr-D.
-        options: what is said of the format of the captions.
+        on: what is scored.
+        source: the captions that are scored against.
+        model: a file that changes with the model, where one file does.
     """
-    files = {
-        "checkpoint": model,
-        "captions": captions,
-        **({} if document_frequency is None else {"document_frequency": Path(document_frequency)}),
-    }
+    captions = Path(source)
+    files = {"checkpoint": model, "captions": captions, "document_frequency": on.document_frequency}
     return {
-        **({} if options == GUESSED else {"read_as": options.model_dump()}),
+        "data": "captions" if on.captions_file else on.name,
+        **({"split": on.split} if on.captions_file and on.split else {}),
+        **({} if on.options == GUESSED else {"read_as": on.options.model_dump()}),
         **not_a_file(captions),
-        "images": None if images_folder is None else str(Path(images_folder).resolve()),
+        "images": None if on.images_folder is None else str(Path(on.images_folder).resolve()),
         **asdict(decoding),
-        **digests_by_name(files),
+        **digests_by_name({name: Path(path) for name, path in files.items() if path is not None}),
     }
 
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.caption_set import CaptionSet
-from img2seq.data.sources.content import GUESSED
 from img2seq.errors import RunError
 from img2seq.evaluation.evaluate_run import scored_data
-from img2seq.generation.search import Hypothesis
-from img2seq.generation.step import Steps
+from img2seq.evaluation.scored import EvaluationData
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.from_run import longest_trained
-from img2seq.inference.predictor import Predictor
-from img2seq.inference.torch_model import TorchModel
 from img2seq.metrics.repeated import RepeatedScore
 from img2seq.progress import Announcer
 from img2seq.run.folder import RunFolder, read_json
@@ -121,7 +116,7 @@ def tune(captioner: Captioner, *, announce: Announcer) -> Tuned:
         DataError: for captions and images that do not fit, listing all.
     """
     trained = captioner.trained
-    data = scored_data(captioner, None, None, None, GUESSED, announce).data
+    data = scored_data(captioner, EvaluationData(), announce).data
     defaults = longest_trained(trained)
     score = RepeatedScore(dict(zip(data.image_ids, data.captions, strict=True)))
     pairs = [Way(1), *(Way(*pair) for pair in product(BEAM_SIZES, LENGTH_PENALTIES))]
@@ -170,35 +165,18 @@ def chosen(tried: Sequence[Tried]) -> Tried:
 def _captions(
     captioner: Captioner, data: CaptionSet, decodings: Sequence[Decoding], advance: Callable[[int], None]
 ) -> list[dict[str, str]]:
-    """Return captions by image id, of each way to search."""
-    model = _EncodedOnce(captioner.trained.model)
-    model.prepare_for_many()
-    predictor = Predictor(model, captioner.trained.tokenizer, captioner.specs)
+    """Return captions by image id, of each way to search. An image is encoded once for all of them."""
+    captioner.prepare_for_many()
     captions: list[dict[str, str]] = [{} for _ in decodings]
     for start in range(0, len(data.image_ids), captioner.batch_size):
         part = data.image_ids[start : start + captioner.batch_size]
         pixels, features = data.read_images(range(start, start + len(part)))
+        steps = captioner.loaded.model.steps(pixels=pixels, features=features, n_images=len(part))
         for decoding, texts in zip(decodings, captions, strict=True):
-            written = predictor.captions(decoding, names=part, pixels=pixels, features=features)
+            written = captioner.predictor.search(steps, decoding, names=part, beginnings=None)
             texts |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
     return captions
-
-
-class _EncodedOnce(TorchModel):
-    """A model that encodes images once for all searches that follow one another."""
-
-    names: Sequence[str] = ()
-    encoded: Steps | None = None
-
-    def search(self, *settings: Any, names: Sequence[str], **images: Any) -> list[list[Hypothesis]]:
-        if names != self.names:
-            self.names, self.encoded = names, None
-        return super().search(*settings, names=names, **images)
-
-    def steps(self, **images: Any) -> Steps:
-        self.encoded = self.encoded or super().steps(**images)
-        return self.encoded
 
 
 def _words(way: Way) -> str:

@@ -82,7 +82,7 @@ def _check_apart(run: Path, target: Path) -> None:
 
 def _write_lean(captioner: Captioner, folder: Path, announce: Announcer) -> list[str]:
     write_lean_run(captioner.trained, folder, announce)
-    return [f"  verified: {compare_lean_run(captioner, folder, pictures_of(captioner, LEAN_PICTURES))}"]
+    return [f"  verified: {compare_lean_run(captioner, folder, pictures_of(captioner, LEAN_PICTURES, announce))}"]
 
 
 def _write_onnx(captioner: Captioner, folder: Path, precisions: Sequence[Precision], announce: Announcer) -> list[str]:
@@ -90,7 +90,7 @@ def _write_onnx(captioner: Captioner, folder: Path, precisions: Sequence[Precisi
     from img2seq.export.parity import PICTURES, compare_onnx
 
     write_onnx_files(captioner.trained, OnnxFolder(folder), precisions, announce)
-    report = compare_onnx(captioner, folder, precisions, pictures_of(captioner, PICTURES), announce)
+    report = compare_onnx(captioner, folder, precisions, pictures_of(captioner, PICTURES, announce), announce)
     write_json(OnnxFolder(folder).parity, report)
     to_disk(folder)
     return [

@@ -6,7 +6,6 @@ import glob
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from img2seq.data.sources.read import match_images, read_captions
 from img2seq.data.text import clean_name
 from img2seq.errors import DataError, RunError
 from img2seq.inference.captioner import Captioner
+from img2seq.model.weights import first_line
+from img2seq.progress import Announcer
 from img2seq.run.folder import read_json
 
 
@@ -36,14 +37,18 @@ class Pictures:
     references: Sequence[Sequence[str]] = field(default_factory=list)
 
 
-def pictures_of(captioner: Captioner, most: int) -> Pictures:
-    """Return validation pictures; where they are gone, samples that the run holds as the model saw them; else noise."""
-    trained = captioner.trained
+def pictures_of(captioner: Captioner, most: int, announce: Announcer) -> Pictures:
+    """Return validation pictures; where they are gone, which is said, samples that the run holds as the model saw them; else noise."""
     try:
         return _validation_pictures(captioner, most)
-    except (DataError, RunError, OSError):
-        pass
-    folder = trained.run.samples(captioner.loaded.output_name)
+    except (DataError, RunError, OSError) as error:
+        others = _other_pictures(captioner, most)
+        announce.say(f"compared on {others.where}, for its validation pictures cannot be read: {first_line(error)}")
+        return others
+
+
+def _other_pictures(captioner: Captioner, most: int) -> Pictures:
+    folder = captioner.trained.run.samples(captioner.loaded.output_name)
     paths = sorted(folder.glob(f"*/auto/*_inputs/{glob.escape(captioner.input_name)}.png"))[-most:]
     pixels = []
     for path in paths:
@@ -59,8 +64,6 @@ def _validation_pictures(captioner: Captioner, most: int) -> Pictures:
     trained, spec = captioner.trained, captioner.spec
     info, (entry,) = trained.config.output.output_info, trained.config.inputs
     ids = [clean_name(image_id) for image_id in read_json(trained.run.split)["valid"]]
-    if not Path(info.output_source).exists():
-        raise DataError(f"{info.output_source}: not there")
     found, problems = read_captions(info.output_source, info), Problems()
     files, _ = match_images(found, ids, entry.input_info.input_source, entry.name, problems, info.output_source)
     chosen = sorted(files, key=lambda image_id: seed_of("export", image_id))[:most]

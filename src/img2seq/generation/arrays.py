@@ -20,8 +20,8 @@ FLOAT32_SIGN = np.int32(0x7FFFFFFF)
 class Arrays(Protocol):
     """Operations along the last axis. What writes, writes into its first argument; a place that comes twice brings one value."""
 
-    def computing(self) -> AbstractContextManager[object]:
-        """Return what a search runs in: infinities are no faults, and no gradients are kept."""
+    def computing(self, n_rows: int | None = None) -> AbstractContextManager[object]:
+        """Return what a search of so many rows runs in: infinities are no faults, and no gradients are kept."""
 
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Array:
         """Return an array of Python's or numpy's numbers."""
@@ -75,7 +75,7 @@ class Arrays(Protocol):
 class NumpyArrays:
     """numpy's: see `Arrays`. On a CPU its calls cost about a third of torch's, which decides where rows are few."""
 
-    def computing(self) -> AbstractContextManager[object]:
+    def computing(self, n_rows: int | None = None) -> AbstractContextManager[object]:
         return np.errstate(all="ignore")
 
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Array:

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.config.decoding import Decoding
-from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ModelError
 from img2seq.generation.arrays import NumpyArrays
-from img2seq.generation.search import Hypothesis, search
 from img2seq.generation.step import Steps
-from img2seq.model.onnx_session import OnnxSession, in_parts
-
-FEW_ROWS = 8  # fewer are not worth a thread of their own
+from img2seq.model.onnx_session import OnnxSession
 
 
 @dataclass(frozen=True)
@@ -85,22 +80,3 @@ def onnx_steps(decoder: OnnxDecoder, memory: Mapping[str, NDArray[np.float32]]) 
     return lambda part: OnnxStep(
         decoder, {name: values[part] for name, values in memory.items()}, len(range(n_images)[part])
     )
-
-
-def search_side_by_side(
-    steps: Steps,
-    settings: Decoding,
-    special: SpecialTokens,
-    *,
-    names: Sequence[str],
-    beginnings: Sequence[Sequence[int]] | None,
-    threads: int,
-) -> list[list[Hypothesis]]:
-    """Return the captions of each image, best first: each thread searches for some of them."""
-
-    def found(part: slice) -> list[list[Hypothesis]]:
-        return search(steps(part), settings, special, beginnings=beginnings and beginnings[part], names=names[part])
-
-    least = -(-FEW_ROWS // settings.n_rows)  # images
-    size = max(least, -(-len(names) // threads))
-    return [captions for part in in_parts(found, len(names), size, threads) for captions in part]

@@ -99,7 +99,7 @@ def search(
             f"min_length: expected 0 to {step.most_tokens}, the longest caption this model can write; found {settings.min_length}"
         )
     names = names or [str(i) for i in range(step.n_images)]
-    with step.arrays.computing():
+    with step.arrays.computing(step.n_images * settings.n_rows):
         done = _search(step, settings, special, beginnings, names, max_tokens)
     return [sorted(found, key=lambda hypothesis: -hypothesis.score)[: settings.n_best] for found in done]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from img2seq.model.cpu.few_rows import one_thread_for
 
 
 class TorchArrays:
@@ -21,8 +23,10 @@ class TorchArrays:
     def __init__(self, device: torch.device):
         self.device = device
 
-    def computing(self) -> AbstractContextManager[object]:
-        return torch.inference_mode()
+    @contextmanager
+    def computing(self, n_rows: int | None = None) -> Iterator[None]:
+        with torch.inference_mode(), one_thread_for(n_rows, self.device) if n_rows else nullcontext():
+            yield
 
     def array(self, values: Sequence[Any] | np.ndarray[Any, Any]) -> Tensor:
         return torch.as_tensor(values, device=self.device)

@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec
-from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ConfigError, ModelError
 from img2seq.generation.ensemble_step import EnsembleStep
-from img2seq.generation.onnx_step import search_side_by_side
-from img2seq.generation.search import Hypothesis
 from img2seq.generation.step import Steps
 from img2seq.inference.loaded import Loaded
 from img2seq.inference.predictor import CaptioningModel
@@ -86,20 +82,6 @@ class EnsembleModel:
     def threads(self) -> int:
         """See `predictor.CaptioningModel`."""
         return min(model.threads for model in self.models)
-
-    def search(
-        self,
-        decoding: Decoding,
-        special: SpecialTokens,
-        *,
-        names: Sequence[str],
-        pixels: Mapping[str, Any],
-        features: Mapping[str, Any],
-        beginnings: Sequence[Sequence[int]] | None,
-    ) -> list[list[Hypothesis]]:
-        """See `predictor.CaptioningModel`."""
-        steps = self.steps(pixels=pixels, features=features, n_images=len(names))
-        return search_side_by_side(steps, decoding, special, names=names, beginnings=beginnings, threads=self.threads)
 
     def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
         """See `predictor.CaptioningModel`. There are no features: each model has an encoder of its own."""

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from img2seq.config.decoding import Decoding
-from img2seq.data.tokenizer import SpecialTokens
 from img2seq.errors import ModelError
-from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
-from img2seq.generation.search import Hypothesis
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps
 from img2seq.generation.step import Steps
 from img2seq.model.onnx_session import OnnxSession, in_parts, usable_threads
 
@@ -43,20 +40,6 @@ class OnnxModel:
         self.encoder, self.decoder, self.threads = encoder, decoder, usable_threads()
         self.scale = (1 / (255 * np.array(std, np.float32))).reshape(-1, 1, 1)
         self.shift = (np.array(mean, np.float32) / np.array(std, np.float32)).reshape(-1, 1, 1)
-
-    def search(
-        self,
-        decoding: Decoding,
-        special: SpecialTokens,
-        *,
-        names: Sequence[str],
-        pixels: Mapping[str, Any],
-        features: Mapping[str, Any],
-        beginnings: Sequence[Sequence[int]] | None,
-    ) -> list[list[Hypothesis]]:
-        """See `predictor.CaptioningModel`."""
-        steps = self.steps(pixels=pixels, features=features, n_images=len(names))
-        return search_side_by_side(steps, decoding, special, names=names, beginnings=beginnings, threads=self.threads)
 
     def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
         """See `predictor.CaptioningModel`. There are no features: the encoder is always computed."""

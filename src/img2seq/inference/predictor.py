@@ -15,12 +15,11 @@ import numpy as np
 
 from img2seq.config.decoding import Decoding
 from img2seq.data.image import ImageSpec, Pixels
-from img2seq.data.tokenizer import SpecialTokens, Tokenizer
+from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import DataError, ModelError, shown
 from img2seq.generation.search import Hypothesis
+from img2seq.generation.side_by_side import search_side_by_side
 from img2seq.generation.step import Steps
-
-MAX_ROWS = 8192  # captions built side by side: 8192 rows of logits over 10,000 words are 330 MB
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,8 @@ class Caption:
 class CaptioningModel(Protocol):
     """What answers for pictures: a model in torch, an export in ONNX Runtime, several that are averaged."""
 
-    def search(
-        self,
-        decoding: Decoding,
-        special: SpecialTokens,
-        *,
-        names: Sequence[str],
-        pixels: Mapping[str, Any],
-        features: Mapping[str, Any],
-        beginnings: Sequence[Sequence[int]] | None,
-    ) -> list[list[Hypothesis]]:
-        """Return the captions of each image, best first; see `Predictor.captions` and `generation.search.search`."""
-
     def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
-        """Encode images, and return what gives the step of a part of them: for several models that are averaged."""
+        """Encode images, and return what gives the step of a part of them."""
 
     @property
     def threads(self) -> int:
@@ -103,7 +90,7 @@ class Predictor:
         features: Mapping[str, Any] | None = None,
         beginnings: Sequence[Sequence[int]] | None = None,
     ) -> list[Caption]:
-        """Return the caption of each of a batch's images; where there are many beams or samples, of some images at a time.
+        """Return the caption of each of a batch's images.
 
         Args:
             decoding: how to search.
@@ -116,13 +103,15 @@ class Predictor:
             ConfigError: if a beginning leaves no room for another token.
             ModelError: if the model gives no caption a probability.
         """
-        most, found = max(1, MAX_ROWS // decoding.n_rows), list[list[Hypothesis]]()
-        for part in (slice(start, start + most) for start in range(0, len(names), most)):
-            of_part = [{name: all_[part] for name, all_ in (of or {}).items()} for of in (pixels, features)]
-            found += self.model.search(
-                decoding, self.tokenizer.special, names=names[part], pixels=of_part[0], features=of_part[1],
-                beginnings=beginnings and beginnings[part],
-            )  # fmt: skip
+        steps = self.model.steps(pixels=pixels or {}, features=features or {}, n_images=len(names))
+        return self.search(steps, decoding, names=names, beginnings=beginnings)
+
+    def search(
+        self, steps: Steps, decoding: Decoding, *, names: Sequence[str], beginnings: Sequence[Sequence[int]] | None
+    ) -> list[Caption]:
+        """Return the caption of each image that `steps` knows: what is encoded once may be searched several times. See `captions`."""
+        special, threads = self.tokenizer.special, self.model.threads
+        found = search_side_by_side(steps, decoding, special, names=names, beginnings=beginnings, threads=threads)
         for name, hypotheses in zip(names, found, strict=True):
             if not hypotheses or not all(math.isfinite(one.log_probability) for one in hypotheses):
                 raise ModelError(f"{shown(name)}: the model gives no caption a probability: its numbers are not finite")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from img2seq.config.decoding import Decoding
-from img2seq.data.tokenizer import SpecialTokens
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
-from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps, search_side_by_side
-from img2seq.generation.search import Hypothesis
+from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps
 from img2seq.generation.step import Step, Steps
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import leave_a_core
-from img2seq.model.cpu.few_rows import one_thread_for
 from img2seq.model.cpu.switch import is_on
 from img2seq.model.decoder import Decoder
 from img2seq.model.onnx_encoder import accelerate, is_installed
@@ -55,23 +50,6 @@ class TorchModel:
     def leave_a_core(self) -> None:
         """See `predictor.CaptioningModel`."""
         leave_a_core()
-
-    def search(
-        self,
-        decoding: Decoding,
-        special: SpecialTokens,
-        *,
-        names: Sequence[str],
-        pixels: Mapping[str, Any],
-        features: Mapping[str, Any],
-        beginnings: Sequence[Sequence[int]] | None,
-    ) -> list[list[Hypothesis]]:
-        """See `predictor.CaptioningModel`."""
-        steps = self.steps(pixels=pixels, features=features, n_images=len(names))
-        with one_thread_for(len(names) * decoding.n_rows, self.model.device) if self.threads == 1 else nullcontext():
-            return search_side_by_side(
-                steps, decoding, special, names=names, beginnings=beginnings, threads=self.threads
-            )
 
     @property
     def threads(self) -> int:

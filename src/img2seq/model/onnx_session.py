@@ -67,7 +67,7 @@ def in_parts(work: Callable[[slice], Result], n: int, size: int, threads: int) -
     """Return what `work` makes of each part of n things, at most `size` in each, as many at a time as there are threads."""
     size = max(1, min(size, -(-n // threads)))
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
-    if len(parts) == 1:
-        return [work(parts[0])]
+    if 1 in (len(parts), threads):
+        return [work(part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, parts))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from img2seq.errors import RunError
+from img2seq.files import regular
 from img2seq.run.folder import read_json
 
 FORMAT_VERSION = 1
@@ -92,7 +93,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
     """Return what is wrong with each file of a checkpoint, nothing if it is what was saved."""
     path = checkpoint.path / "manifest.json"
     try:
-        files = json.loads(text := path.read_text(encoding="utf-8"))["files"]
+        files = json.loads(text := regular(path).read_text(encoding="utf-8"))["files"]
         entries_are_whole = all(set(entry) == {"bytes", "sha256"} for entry in files.values())
         if {*files, "training.safetensors"} != {*FILES} or not entries_are_whole or manifest_text(files) != text:
             raise ValueError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.errors import RunError, did_you_mean
+from img2seq.files import regular
 from img2seq.run.hub import local_folder
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def read_model_sections(run: RunFolder) -> ModelSections:
 def read_tokenizer(run: RunFolder) -> Tokenizer:
     """Return the tokenizer of a run."""
     try:
-        return Tokenizer.from_json(run.tokenizer.read_text(encoding="utf-8"), str(run.tokenizer))
+        return Tokenizer.from_json(regular(run.tokenizer).read_text(encoding="utf-8"), str(run.tokenizer))
     except OSError as error:
         raise RunError(f"{run.tokenizer}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -93,7 +94,7 @@ def read_tokenizer(run: RunFolder) -> Tokenizer:
 def read_json(path: Path) -> Any:
     """Return a JSON file of a run. Raises RunError if it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -118,6 +119,6 @@ def check_signed(run: RunFolder, *paths: Path) -> None:
 
 def file_digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(regular(path).read_bytes()).hexdigest()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error

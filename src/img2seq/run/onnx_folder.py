@@ -19,6 +19,7 @@ from img2seq.data.image import ImageSpec
 from img2seq.data.tokenizer import Tokenizer
 from img2seq.data.tokenizers_json import from_tokenizers
 from img2seq.errors import ConfigError, DataError, RunError, shown
+from img2seq.files import regular
 from img2seq.run.folder import read_json
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -178,7 +179,7 @@ def read_signed(folder: OnnxFolder, path: Path) -> bytes:
     name = path.relative_to(folder.path).as_posix()
     digests = digests_of(folder)
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != digests.get(name):

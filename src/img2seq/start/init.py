@@ -10,20 +10,38 @@ from typing import Any
 
 from img2seq.config.load import load_config
 from img2seq.config.outputs import ReadOptions
+from img2seq.config.pretrained_run import TAKEN
 from img2seq.errors import DataError, RunError
 from img2seq.model.pypi_weights import installed_weights
 from img2seq.progress import counted
+from img2seq.run.folder import open_run, read_model_sections
 from img2seq.run.write import write_text
 from img2seq.start.experiment_file import commented_yaml
 from img2seq.start.look import INPUT_NAME, Found, look
-from img2seq.start.recipe import MOST_TOKENS, Recipe, Text, evaluation_interval, recipe_for, text_of, valid_size
+from img2seq.start.recipe import (
+    MOST_TOKENS,
+    Recipe,
+    Text,
+    evaluation_interval,
+    fine_tuning_recipe,
+    recipe_for,
+    text_of,
+    valid_size,
+)
 
 OUTPUT_NAME = "captions"
 ENCODER = "tf_efficientnet_lite0"
+FEW = 1000  # photographs: up to as many, another captioner is worth a sentence
 
 
 def init(
-    photos: str, captions_at: str | None, output: str | Path, *, options: ReadOptions, overwrite: bool = False
+    photos: str,
+    captions_at: str | None,
+    output: str | Path,
+    *,
+    options: ReadOptions,
+    pretrained_run: str | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write an experiment file for photographs and their captions; return what was found and the commands that come next.
 
@@ -32,10 +50,11 @@ def init(
         captions_at: of any format; None to look for them in `photos` and beside it.
         output: the file.
         options: what is said of the captions.
+        pretrained_run: a run, or a lean export of one, to begin with.
         overwrite: replace the file.
 
     Raises:
-        RunError: if the file exists.
+        RunError: if the file exists, or `pretrained_run` is not what it should be.
         DataError: where there is nothing to train on.
     """
     output = Path(output)
@@ -43,6 +62,7 @@ def init(
         raise RunError(f"{output}: expected a file to write, found a folder; choose another with --output")
     if output.exists() and not overwrite:
         raise RunError(f"{output}: exists already; choose another with --output, or replace it with --overwrite")
+    input_name = INPUT_NAME if pretrained_run is None else _input_of(pretrained_run)
     found = look(photos, captions_at, options)
     n_valid = len(found.valid) or valid_size(len(found.train))
     if len(found.train) <= n_valid:
@@ -52,11 +72,13 @@ def init(
     held_out = set(found.valid)
     captions = [text for i in found.train if i not in held_out for text in found.captions[i]]
     n_captions = len(captions) if found.valid else round(len(captions) * (1 - n_valid / len(found.train)))
-    text, recipe = text_of(captions), recipe_for(n_captions)
+    text, recipe = text_of(captions), (fine_tuning_recipe if pretrained_run else recipe_for)(n_captions)
     unrepeated = recipe.no_repeat_ngram if text.split_on else 0  # a pair of characters may well come twice
     run = _free_run(photos)
     weights = installed_weights(ENCODER)
     sections, comments = _experiment(found, recipe, text, run, weights, n_captions, n_valid)
+    if pretrained_run is not None:
+        _leave_to(pretrained_run, input_name, sections, comments)
     head = (
         f"Written by img2seq init for {counted(len(found.train), 'image')}. Paths are relative to the folder where img2seq is run.\n"
         "Every field: docs/configuration.md. How these values were chosen: docs/init.md."
@@ -71,25 +93,75 @@ def init(
         *found.notes,
         f"{counted(len(found.train) - n_valid, 'image')} to train on, {n_valid:,} held out for validation"
         + (" (the data's own split)" if found.valid else ""),
-        f"text: split into {text.why}; {text.n_different:,} different, captions of {text.usual - 1} at most but for one in a hundred",
-        f"encoder: {ENCODER}, frozen, {_where(weights)}",
+        f"text: {'' if pretrained_run else f'split into {text.why}; '}{text.n_different:,} different, captions of {text.usual - 1} at most but for one in a hundred",
+        *_begins_with(pretrained_run, weights, len(found.train)),
         f"written: {output}",
     ]
-    return "\n".join([*said, "next:", *(f"  {command}" for command in next_commands(output, run, unrepeated))])
+    return "\n".join(
+        [
+            *said,
+            "next:",
+            *(f"  {command}" for command in next_commands(output, run, unrepeated, begins=pretrained_run is not None)),
+        ]
+    )
 
 
-def next_commands(output: Path, run: str, unrepeated: int = 0) -> list[str]:
-    """Return the commands that come after `init`, which run as they stand. `unrepeated`: so many words in a row never come twice."""
+def next_commands(output: Path, run: str, unrepeated: int = 0, *, begins: bool = False) -> list[str]:
+    """Return the commands that come after `init`, which run as they stand.
+
+    `unrepeated`: so many words in a row never come twice. `begins`: with another captioner, which is of no use to the text-only baseline but for
+    its words and sizes, and these the run's own configuration has.
+    """
     decoding = ["--no-repeat-ngram", str(unrepeated)] if unrepeated else []
-    to_text = f"--globals.basic_experiment.output_folder={run}_text"
+    to_text = ["--inputs=[]", f"--globals.basic_experiment.output_folder={run}_text"]
+    words = f"--outputs.{OUTPUT_NAME}.output_type_info.vocab_file={run}/tokenizer.json"
     commands = [
         ["train", str(output)],
-        ["train", str(output), "--inputs=[]", to_text],
+        ["train", f"{run}/config.yaml", *to_text, "--globals.model.pretrained_run=null", words]
+        if begins
+        else ["train", str(output), *to_text],
         ["compare", f"{run}_text", run],
         ["evaluate", run, *decoding],
         ["caption", run, f"{run}/validation/pictures", *decoding],
     ]
     return [shlex.join(["img2seq", *words]) for words in commands]
+
+
+def _input_of(pretrained_run: str) -> str:
+    """Return the name of the one input of a captioner to begin with."""
+    inputs = read_model_sections(open_run(pretrained_run)).inputs
+    if len(inputs) != 1:
+        raise RunError(f"{pretrained_run}: expected a captioner with one image input, found {len(inputs)}")
+    return inputs[0].name
+
+
+def _leave_to(pretrained_run: str, input_name: str, sections: dict[str, Any], comments: dict[str, str]) -> None:
+    """Begin with another captioner: what it decides is not written."""
+    measured = [("input_type_info", f"{name}_normalization_values") for name in ("mean", "stds")]
+    for section, fields in (TAKEN | {"inputs": [*TAKEN["inputs"], *measured]}).items():
+        for *way, name in fields:
+            place = sections[section][0]
+            for key in way:
+                place = place.get(key, {})
+            place.pop(name, None)
+    sections["inputs"][0]["input_info"]["input_name"] = input_name
+    sections["globals"]["model"] = {"pretrained_run": pretrained_run}
+    sections["globals"]["evaluation_checkpoint"]["caption_metrics"] = {"method": "beam"}
+    comments["globals.model.pretrained_run"] = "its encoder, decoder and words: docs/few-photographs.md"
+    comments["globals.evaluation_checkpoint.caption_metrics"] = "CIDEr-D before and after"
+
+
+def _begins_with(pretrained_run: str | None, weights: str | None, n_images: int) -> list[str]:
+    """Return lines on what training begins with, and why."""
+    if pretrained_run is not None:
+        return [f"begins with {pretrained_run}: its encoder, its decoder and its words; new words are added (docs/few-photographs.md)"]  # fmt: skip
+    lines = [f"encoder: {ENCODER}, frozen, {_where(weights)}; the decoder begins from nothing"]
+    if n_images <= FEW:
+        lines.append(
+            "with so few photographs another captioner to begin with, trained on many others, is worth more than all settings: "
+            "--pretrained-run RUN (docs/few-photographs.md: CIDEr-D 0.44 against 0.20 with 100 photographs like its own)"
+        )
+    return lines
 
 
 def _free_run(photos: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from img2seq.data.scripts import words_are_not_separated
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -102,6 +102,12 @@ def text_of(captions: Sequence[str]) -> Text:
 def recipe_for(n_captions: int) -> Recipe:
     """Return the recipe for so many training captions."""
     return next(recipe for recipe in RECIPES if n_captions <= recipe.most_captions)
+
+
+def fine_tuning_recipe(n_captions: int) -> Recipe:
+    """Return the recipe for so many training captions where another captioner is begun with: shorter, at a lower rate."""
+    batch_size = 25 if n_captions < 1_000 else 50
+    return replace(recipe_for(n_captions), n_epochs=10, batch_size=batch_size, lr=0.0005, dropout=0.3, ema_decay=None, min_freq=2, n_evaluations=10)  # fmt: skip
 
 
 def valid_size(n_images: int) -> int:

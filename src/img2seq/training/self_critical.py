@@ -28,7 +28,7 @@ from img2seq.data.batch import Batch, CaptionTokens, collate
 from img2seq.data.caption_set import CaptionSet
 from img2seq.data.seeds import seed_of
 from img2seq.data.tokenizer import Tokenizer
-from img2seq.generation.search import Hypothesis
+from img2seq.generation.search import Hypothesis, search
 from img2seq.inference.torch_model import TorchModel
 from img2seq.metrics.reward import CaptionReward
 from img2seq.model.caption_model import CaptionModel
@@ -133,16 +133,11 @@ class SelfCriticalLoss:
         self, model: CaptionModel, batch: Batch, seed: int
     ) -> tuple[list[list[Hypothesis]], list[list[Hypothesis]]]:
         """Return samples of each image, and its greedy caption where that is the baseline."""
+        names = batch.image_ids
+        steps = TorchModel(model).steps(pixels=batch.pixels, features=batch.features, n_images=len(names))
 
         def found(decoding: Decoding) -> list[list[Hypothesis]]:
-            return TorchModel(model).search(
-                decoding,
-                self.tokenizer.special,
-                names=batch.image_ids,
-                pixels=batch.pixels,
-                features=batch.features,
-                beginnings=None,
-            )
+            return search(steps(slice(None)), decoding, self.tokenizer.special, names=names)
 
         sampling = Decoding(method="sample", n_best=self.options.n_samples, seed=seed, **self._length)
         greedy = Decoding(method="greedy", **self._length)

@@ -15,6 +15,7 @@ from typing import Any
 from img2seq.config.outputs import ReadOptions
 from img2seq.data.csv_rows import decode_text, file_content
 from img2seq.errors import DataError, did_you_mean, shown
+from img2seq.files import regular
 
 ARCHIVES = (".tar", ".parquet")  # that hold pictures
 HEAD_BYTES = 4096
@@ -94,7 +95,7 @@ class Content:
             near = did_you_mean(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""  # noqa: PTH208  (names)
             raise DataError(f"{path}: cannot be read: No such file or directory.{near}".rstrip("."))
         try:
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 return file.read(HEAD_BYTES)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error

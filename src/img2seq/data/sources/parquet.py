@@ -17,6 +17,7 @@ from img2seq.data.sources.source import KEPT_ID, Format, Record, beside, checked
 from img2seq.data.sources.splits import split_of_shard
 from img2seq.data.sources.table import ID_NAMES, IMAGE_NAMES, SPLIT_NAMES, caption_places
 from img2seq.errors import DataError, did_you_mean, shown, shown_all
+from img2seq.files import regular
 
 ENDING = ".parquet"
 
@@ -40,7 +41,7 @@ def _arrow(path: Path) -> Any:
 def _opened(path: Path) -> Any:
     arrow = _arrow(path)
     try:
-        return arrow.parquet.ParquetFile(path)
+        return arrow.parquet.ParquetFile(regular(path))
     except (OSError, arrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {(str(error).splitlines() or [''])[0]}") from error
 

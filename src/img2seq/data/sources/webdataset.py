@@ -19,6 +19,7 @@ from img2seq.data.sources.source import Format, Record, checked_record, kept_id
 from img2seq.data.sources.splits import split_of_shard
 from img2seq.data.sources.table import SPLIT_NAMES
 from img2seq.errors import DataError, shown
+from img2seq.files import regular
 
 MOST_TEXT = 1_000_000  # bytes of a member with captions
 _TEXTS = ("json", "txt", "caption", "cls")
@@ -51,7 +52,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Yield (key, members by extension) of each sample. Raises DataError where the shard is cut or is none."""
     key, members, n = "", dict[str, tarfile.TarInfo](), 0
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(regular(shard), "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it would remember all of them
                 if not member.isfile() or Path(member.name).name.startswith("."):
