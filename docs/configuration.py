@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from img2seq.config.decoding import SETTINGS
 from img2seq.config.ranges import choices, limits, range_in_words
 from img2seq.config.schema import REFUSED, Experiment
+from img2seq.config.section import sections_of
 
 TARGET = Path(__file__).with_name("configuration.md")
 
@@ -74,25 +75,25 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[BaseModel], path: str, lines: list[str]) -> None:
+def _section(model: type[BaseModel], path: str, lines: list[str], kind: str = "") -> None:
     rows, nested = [], []
     for name, field in model.model_fields.items():
         key = field.alias or name
-        inner = _inner_model(field)
-        if inner is not None:
+        kinds = sections_of(field.annotation)
+        for inner in kinds:
             is_list = "list" in str(field.annotation)
-            nested.append((inner, f"{path}.{key}" if path else key, is_list))
-        else:
+            nested.append((inner, f"{path}.{key}" if path else key, is_list, _kind_of(inner) if len(kinds) > 1 else ""))
+        if not kinds:
             rows.append(f"| `{key}` | {_type(field)} | {_default(field)} | {field.description} |")
     if rows:
-        lines += [f"## {path}", "", "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""]
-    for inner, key, is_list in nested:
-        _section(inner, f"{key}[]" if is_list else key, lines)
+        lines += [f"## {path}{kind}", "", "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+    for inner, key, is_list, of_kind in nested:
+        _section(inner, f"{key}[]" if is_list else key, lines, of_kind)
 
 
-def _inner_model(field: FieldInfo) -> type[BaseModel] | None:
-    candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
-    return next((t for t in candidates if isinstance(t, type) and issubclass(t, BaseModel)), None)
+def _kind_of(section: type[BaseModel]) -> str:
+    """Return which kind of section it is, where a key has several."""
+    return f", model_type: {choices(section.model_fields['model_type'])[0]}"
 
 
 def _type(field: FieldInfo) -> str:

@@ -22,24 +22,25 @@ PACKAGE = ROOT / "src/img2seq"
 LEVELS: list[dict[str, int]] = [
     {"errors": 115, "files": 20},  # each message is kept short in errors; files says which are read
     {"extras": 35},  # which packages the core install leaves out, and how their absence is said
-    # every field with its meaning is a line of the schema: 525 of these. 90 take what is not written from the run that training begins with
-    {"config": 1430},
+    # every field with its meaning is a line of the schema: 525 of these. 90 take what is not written from the run that training begins with,
+    # 100 are a language model as decoder: its fields, what goes with it, and kinds of sections told apart in errors
+    {"config": 1535},
     # 1,800 read twelve formats of captions and find the pictures they name; 800 find what is wrong with pictures and tables before they
-    # are used, 220 say a tokenizer in the format of `tokenizers`, 65 cut sentences into words and write them again. Kernels are 700 of model, 350 its graphs for ONNX Runtime.
-    {"data": 4900, "progress": 95, "model": 2050},
+    # are used, 220 say a tokenizer in the format of `tokenizers`, 65 cut sentences into words and write them again, 115 number a language model's tokens anew. 200 of model map images to the prefix of a language model, which reads it. Kernels are 700 of model, 350 its graphs for ONNX Runtime.
+    {"data": 5010, "progress": 95, "model": 2235},
     # 1,030 fetch, resumable at any byte over bad networks; 850 convert to five targets, whole or not there, never over a person's own.
     {"datasets": 1900},
     # 500 of these keep a run whole: lock, checkpoints beside training, snapshots; 8 know an export; 120 fetch one from the hub.
     # 190 read an export for ONNX Runtime, which may come from anywhere; 10 say that a run needs PyTorch, 10 tell runs from pictures.
     # 60 are the settings that a run was tuned with, and what is checked of them.
     {"run": 1400},
-    # 90 of generation average the probabilities of several models, on numpy and torch. 150 are the operations that numpy and torch spell differently, so that one search runs on both.
+    # 90 of generation average the probabilities of several models, on numpy and torch. 150 are the operations that numpy and torch spell differently, so that one search runs on both. 60 ask a language model.
     # The PTB tokenizer's rules and character classes are tables of 400 lines; 190 of metrics score 30,000 sampled captions in a second, 35
     # the same images again and again.
-    {"generation": 1010, "metrics": 1750},
+    {"generation": 1070, "metrics": 1750},
     # 170 of build find before images are read what would otherwise be found after; 25 give a phase other images; 190 begin with another
-    # captioner: what must agree, in one message, and the vectors of new words
-    {"build": 930},
+    # captioner: what must agree, in one message, and the vectors of new words; 370 find and read a language model, say what is wrong with it, and cut it
+    {"build": 1335},
     # 600 of inference are the files of `caption`: which pictures, lists and shards among them, and outputs that are continued to the byte.
     # 75 of report say whether captions beat one sentence said of every picture; 210 are the page of `caption --html` and the words
     # of captions of any tokens, with a capital or not, 80 show an export, 90 scores of captions while a run trains, and its phases. 25 of inference
@@ -70,13 +71,19 @@ LEVELS: list[dict[str, int]] = [
 MAY_NOT_MEET = [{"data", "model"}, {"generation", "metrics"}, {"report", "inference"}]
 SERVED_CAPTION = "img2seq.inference.captioner"  # from here, what is reached counts
 # The two ways from a folder to captions, with their budgets in lines. 230 of both let one search run on numpy and on torch, 60 cut and
-# write sentences; 60 of a run's and 10 of an export's read the settings it was tuned with; 330 of a run's answer through ONNX Runtime where that is faster; 390 of an export's read a folder that may come from anywhere.
-SERVED_BY = {"img2seq.inference.from_run": 4245, "img2seq.inference.from_export": 3160}
+# write sentences; 60 of a run's and 10 of an export's read the settings it was tuned with; 330 of a run's answer through ONNX Runtime where that is faster; 120 of a run's and 65 of an export's know the fields of a language
+# model as decoder, and whom to ask; 390 of an export's read a folder that may come from anywhere.
+SERVED_BY = {"img2seq.inference.from_run": 4365, "img2seq.inference.from_export": 3230}
 # 75 let models be averaged: a picture in the size of each, and the step of a part of the pictures.
 AVERAGED, ADDED_BY_AVERAGING = (
     "img2seq.inference.ensemble",
     190,
 )  # loaded for several models only: lines beyond those of one
+# 400 of these read a language model that is the decoder, cut it to a run's tokens, map images to its prefix and ask its cache.
+LANGUAGE_MODEL, ADDED_BY_A_LANGUAGE_MODEL = (
+    {"img2seq.build.language_model", "img2seq.generation.language_model_step"},
+    520,
+)  # loaded for runs with such a decoder only: lines beyond those of others
 BEFORE_ANY_CAPTION = {
     "img2seq.run.hub"
 }  # fetches a folder, which is then read as any other: no picture and no caption passes it
@@ -141,6 +148,7 @@ def served_caption(way: str) -> dict[str, int]:
     """Return the modules that a caption reaches which is served one of the two ways, with their lines."""
     graph = imports(for_types=False)
     graph[SERVED_CAPTION] -= {*SERVED_BY, AVERAGED} - {way}
+    graph = {module: targets - LANGUAGE_MODEL for module, targets in graph.items()}
     reached = {SERVED_CAPTION, *reachable(SERVED_CAPTION, graph)} - BEFORE_ANY_CAPTION
     return {module: lines(module) for module in sorted(reached)}
 
@@ -183,6 +191,15 @@ def test_averaging_models_adds_little_and_nothing_of_torch() -> None:
     of_one = served_caption("img2seq.inference.from_export")
     added = {AVERAGED, *reachable(AVERAGED, imports(for_types=False))} - set(of_one)
     assert sum(map(lines, added)) <= ADDED_BY_AVERAGING, added
+
+
+def test_a_language_model_adds_no_reader_of_captions_and_nothing_of_training() -> None:
+    graph = imports(for_types=False)
+    of_others = served_caption("img2seq.inference.from_run")
+    added = LANGUAGE_MODEL.union(*(reachable(module, graph) for module in LANGUAGE_MODEL))
+    added -= {*of_others, *BEFORE_ANY_CAPTION}
+    assert sum(map(lines, added)) <= ADDED_BY_A_LANGUAGE_MODEL, added
+    assert not [m for m in added for name in NEVER_SERVED if m.removeprefix("img2seq.").startswith(name)]
 
 
 def test_only_the_command_line_exits() -> None:

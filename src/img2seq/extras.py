@@ -11,8 +11,9 @@ MODEL = ("torch", "torchvision", "timm", "safetensors")  # to compute with a run
 TRAIN = (*MODEL, "matplotlib", "tensorboardX")
 SERVE = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 FAST = ("onnx",)  # to write graphs; what computes them is in the core
+LM = ("transformers", "peft", "gguf")
 LOGGERS = ("wandb", "mlflow", "alembic", "sqlalchemy")  # MLflow keeps runs by the last two
-PACKAGES = {"train": TRAIN, "serve": SERVE, "fast": FAST, "loggers": LOGGERS}
+PACKAGES = {"train": TRAIN, "serve": SERVE, "fast": FAST, "lm": LM, "loggers": LOGGERS}
 _NAMES = {"torch": "PyTorch"}
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import SHARED, minimal_config, needs_tutorial, tiny_config, write_yaml
 from img2seq.config.load import ConfigFiles, load, load_config
+from img2seq.config.outputs import SequenceModel
 from img2seq.config.schema import Experiment
 from img2seq.config.section import Section
 from img2seq.config.show import describe, to_plain, to_yaml
@@ -37,6 +38,7 @@ def test_the_tutorials_four_files_load_unchanged() -> None:
     assert config.globals.basic_experiment.valid_size == 500
     assert config.inputs[0].input_type_info.height_width == (64, 64)
     assert config.output.output_type_info.max_length == 32
+    assert isinstance(config.output.model, SequenceModel)
     assert config.output.model.model_init_config.num_layers == 6
     assert config.output.sampling_config.generated_sequence_length == 64
     assert tutorial(with_image=False).inputs == []

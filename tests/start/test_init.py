@@ -13,6 +13,7 @@ import pytest
 
 from conftest import SHARED, img2seq, needs_flickr8k, write_tiny_data
 from img2seq.config.load import load_config
+from img2seq.config.outputs import SequenceModel
 from img2seq.config.schema import Experiment
 from img2seq.data.sources.read import read_captions
 from img2seq.model.pypi_weights import installed_weights
@@ -320,7 +321,9 @@ def test_begun_with_another_captioner_every_printed_command_runs(
         assert img2seq(*words[1:]) == 0
     config, other = (load_config(folder / "config.yaml") for folder in (Path("runs/images"), run))
     assert config.globals.model.pretrained_run == str(run)
-    assert config.output.model.embedding_dim == other.output.model.embedding_dim
+    models = [of.output.model for of in (config, other)]
+    assert len({model.embedding_dim for model in models if isinstance(model, SequenceModel)}) == 1
+    assert all(isinstance(model, SequenceModel) for model in models)
     assert read_json(Path("runs/images/pretrained.json"))["run"] == str(run)
     capsys.readouterr()
     assert img2seq("init", str(photos), "captions.csv", "--overwrite", "--pretrained-run", str(text_only)) == 2

@@ -26,6 +26,7 @@ from img2seq.build import prepare
 from img2seq.build.other_captioner import grow, relatives_of
 from img2seq.build.trained import load_run
 from img2seq.config.load import ConfigFiles, load
+from img2seq.config.outputs import SequenceModel
 from img2seq.config.show import describe
 from img2seq.data.tokenizer import BOS, SPECIAL_TOKENS, UNK, Tokenizer
 from img2seq.data.vocabulary import add_words, learn_words
@@ -368,6 +369,7 @@ def test_what_is_not_written_is_taken_from_the_other_run_and_shown_so(few: Path,
     (line,) = [line for line in describe(loaded).splitlines() if "embedding_dim" in line]
     assert line.endswith(f"# {run / 'config.yaml'}:{number}")
     kept = load(ConfigFiles(experiment=str(few / "experiment.yaml")), [f"{CAPTIONS}.model_config.embedding_dim=32"])
+    assert isinstance(kept.experiment.output.model, SequenceModel)
     assert kept.experiment.output.model.embedding_dim == 32
 
 

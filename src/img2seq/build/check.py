@@ -7,6 +7,7 @@ import os
 import torch
 
 from img2seq.build.facts import Facts, image_specs
+from img2seq.build.language_model_start import PretrainedLanguageModel
 from img2seq.build.model import build_model
 from img2seq.build.start_weights import pretrained, weights_file
 from img2seq.config.schema import Experiment
@@ -19,12 +20,13 @@ from img2seq.model.check_encoder import check_name
 from img2seq.model.foreign_weights import read_any_shapes
 
 
-def check_before_reading(config: Experiment, *, is_new: bool) -> None:
+def check_before_reading(config: Experiment, *, is_new: bool, language: PretrainedLanguageModel | None = None) -> None:
     """Raise what is wrong with a configuration however its data turn out.
 
     Args:
         config: what is to be trained.
         is_new: whether the run starts from weights of its own choice, not from its checkpoint.
+        language: the language model that is the decoder.
 
     Raises:
         ConfigError, DataError, ModelError: naming the field or file.
@@ -38,9 +40,9 @@ def check_before_reading(config: Experiment, *, is_new: bool) -> None:
     info = config.output.output_type_info
     if info.vocab_file is not None:
         check_beginnings(config, from_vocab_file(info.vocab_file, split_on=info.split_on, lowercase=info.lowercase))
-    elif info.tokenizer is None:  # how many tokens a text has does not depend on the vocabulary
+    elif info.tokenizer is None and language is None:  # how many tokens a text has does not depend on the vocabulary
         check_beginnings(config, Tokenizer(SPECIAL_TOKENS, split_on=info.split_on, lowercase=info.lowercase))
-    _check_model(config)
+    _check_model(config, language)
     if is_new:
         _check_start(config)
 
@@ -57,11 +59,20 @@ def check_beginnings(config: Experiment, tokenizer: Tokenizer) -> None:
             )
 
 
-def _check_model(config: Experiment) -> None:
+def _check_model(config: Experiment, language: PretrainedLanguageModel | None) -> None:
     """Build the model without memory, with statistics and a vocabulary that stand for those of the data."""
     n_channels = {name: spec.stored_shape[2] for name, spec in image_specs(config.inputs).items()}
     normalization = {name: {"mean": [0.5] * n, "std": [0.5] * n} for name, n in n_channels.items()}
-    facts = Facts(2, 2, len(SPECIAL_TOKENS) + 1, normalization, tokenizer_digest="", preprocessing={})
+    n_positions = config.output.sampling_config.generated_sequence_length + 1
+    facts = Facts(
+        2,
+        n_positions,
+        len(SPECIAL_TOKENS) + 1,
+        normalization,
+        tokenizer_digest="",
+        preprocessing={},
+        language_model=None if language is None else language.facts,
+    )
     with torch.device("meta"):
         model = build_model(config.inputs, config.output, facts)
     needed, present = sum(4 * p.numel() for p in model.parameters()), _memory_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +15,21 @@ from img2seq.errors import RunError
 from img2seq.run.folder import RunFolder, read_json, read_model_sections
 
 MAX_POSITIONS = 1_000_000  # of a decoder; a run folder may come from anywhere
+
+
+@dataclass(frozen=True)
+class LanguageModelFacts:
+    """What is known of a pretrained language model that is the decoder.
+
+    Attributes:
+        digest: of its files.
+        rows: the number that each token of the run has there.
+        config: its settings, as transformers writes them.
+    """
+
+    digest: str
+    rows: list[int]
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Facts:
         normalization: of each input: mean and std of each channel, pixel values in 0..1.
         tokenizer_digest: of the tokenizer the model was trained with.
         preprocessing: of each input: what decides the pixels of a given file.
+        language_model: the pretrained one that is the decoder, if any.
     """
 
     max_length: int
@@ -35,6 +52,7 @@ class Facts:
     normalization: dict[str, dict[str, list[float]]]
     tokenizer_digest: str
     preprocessing: dict[str, str]
+    language_model: LanguageModelFacts | None = None
 
 
 def read_facts(run: RunFolder) -> Facts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from img2seq.build.facts import Facts
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.inputs import ImageInput, ImageModel
 from img2seq.config.outputs import SequenceOutput
 from img2seq.model.caption_model import CaptionModel
@@ -23,9 +25,13 @@ def build_model(
     facts: Facts,
     *,
     create_of: Callable[[ImageModel], CreateBackbone] = without_pretrained,
+    language_model: Any = None,
 ) -> CaptionModel:
-    """Return the model that a configuration's inputs and output describe; `create_of` says where an encoder's first weights come from."""
-    options, size = output.model, output.model.model_init_config
+    """Return the model that a configuration's inputs and output describe.
+
+    `create_of` says where an encoder's first weights come from; `language_model` is one that was read already.
+    """
+    options = output.model
     encoders = {}
     for entry in inputs:
         height, width = entry.input_type_info.height_width
@@ -38,6 +44,12 @@ def build_model(
             frozen=entry.model.freeze_pretrained_model,
             create=create_of(entry.model),
         )
+    if isinstance(options, CausalLM):
+        from img2seq.build.language_model import language_model_decoder
+
+        reader = language_model_decoder(options, facts, has_memory=bool(encoders), model=language_model)
+        return CaptionModel(encoders, reader, context_dropout=options.dropout)
+    size = options.model_init_config
     decoder = Decoder(
         vocabulary=facts.vocabulary,
         width=options.embedding_dim,

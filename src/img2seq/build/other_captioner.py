@@ -20,8 +20,9 @@ from torch import Tensor
 from img2seq.build.began_with import describe_beginning
 from img2seq.build.facts import Facts, read_facts
 from img2seq.build.trained import TrainedRun, load_run
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.inputs import ImageInput
-from img2seq.config.outputs import SequenceOutput
+from img2seq.config.outputs import SequenceModel, SequenceOutput
 from img2seq.config.schema import Experiment
 from img2seq.config.show import value_text
 from img2seq.data.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -88,6 +89,10 @@ def other_captioner(config: Experiment, previous: Checkpoint | None) -> OtherCap
     if Path(source).resolve() == Path(config.globals.basic_experiment.output_folder).resolve():
         raise ConfigError(f"{FIELD}: expected another run than output_folder, found {source} in both")
     trained = load_run(source, device="cpu")
+    if isinstance(trained.config.output.model, CausalLM):
+        raise ConfigError(
+            f"{FIELD}: the decoder of {source} is a language model: expected a captioner whose decoder is of model_type sequence"
+        )
     if lines := differences(config, trained):
         hint = "" if is_on_hub(source) else ", or leave the field out: it is then taken from there"
         raise ConfigError(
@@ -140,7 +145,9 @@ def _decides_weights(inputs: Sequence[ImageInput], output: SequenceOutput) -> di
         if info.mean_normalization_values is not None:
             fields[f"{at}.input_type_info.mean_normalization_values"] = info.mean_normalization_values
             fields[f"{at}.input_type_info.stds_normalization_values"] = info.stds_normalization_values
-    model, size, at = output.model, output.model.model_init_config, "outputs.model_config"
+    model, at = output.model, "outputs.model_config"
+    assert isinstance(model, SequenceModel)  # others are refused before
+    size = model.model_init_config
     return fields | {
         f"{at}.embedding_dim": model.embedding_dim,
         f"{at}.position": model.position,

@@ -15,6 +15,7 @@ from img2seq.build.check import check_before_reading, check_beginnings
 from img2seq.build.device import choose_device
 from img2seq.build.facts import Facts, preprocessing
 from img2seq.build.images import InputImages, cache_folder
+from img2seq.build.language_model_start import PretrainedLanguageModel, pretrained_language_model
 from img2seq.build.model import build_model, without_pretrained
 from img2seq.build.other_captioner import other_captioner
 from img2seq.build.start_weights import load_weights_from, pretrained
@@ -99,7 +100,8 @@ def prepare(
     device = choose_device(basic.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.globals.accelerator.tf32 else "highest")
-    check_before_reading(config, is_new=previous is None)
+    language = pretrained_language_model(config, previous)
+    check_before_reading(config, is_new=previous is None, language=language)
     other = other_captioner(config, previous)
     held_out = read_ids(basic.manual_valid_ids_file) if basic.manual_valid_ids_file is not None else None
     found = read_captions(config.output.output_info.output_source, config.output.output_info)
@@ -108,7 +110,7 @@ def prepare(
         announce.say(note)
     ids, test_ids = without_test(found.captions, basic, held_out, found.splits)
     known = None if other is None else other.tokenizer
-    captions, tables, files, report = _read_data(config, found, ids, held_out, announce, known)
+    captions, tables, files, report = _read_data(config, found, ids, held_out, announce, known, language)
     contents = joint_contents(captions, [table.content_of for table in tables.values()])
     leaks = Problems()
     train_ids, valid_ids = configured_split(captions, basic, held_out, contents, leaks, found.splits)
@@ -116,7 +118,11 @@ def prepare(
         announce.say(report)
     info = config.output.output_type_info
     train_captions = [text for image_id in train_ids for text in captions[image_id]]
-    tokenizer = build_tokenizer(info, train_captions, known)
+    of_language = None
+    if language is None:
+        tokenizer = build_tokenizer(info, train_captions, known)
+    else:
+        tokenizer, of_language = language.tokenizer_for(train_captions, config)
     check_beginnings(config, tokenizer)
     lengths = [len(tokenizer.encode(text)) + 1 for text in train_captions]
     max_length = longest_trained(info, lengths)
@@ -130,6 +136,7 @@ def prepare(
         else {entry.name: _normalization(entry, tables[entry.name], train_ids, basic.seed) for entry in config.inputs},
         tokenizer_digest=tokenizer.digest,
         preprocessing=preprocessing(config.inputs),
+        language_model=of_language,
     )
     announce.say(
         f"{len(train_ids):,} training images with {len(train_captions):,} captions, {len(valid_ids):,} validation images; "
@@ -137,7 +144,14 @@ def prepare(
     )
     torch.manual_seed(seed_of("weights", basic.seed))
     create_of = pretrained if previous is None and other is None else without_pretrained
-    model = speed_up(build_model(config.inputs, config.output, facts, create_of=create_of)).to(device)
+    built = build_model(
+        config.inputs,
+        config.output,
+        facts,
+        create_of=create_of,
+        language_model=None if language is None else language.model,
+    )
+    model = speed_up(built).to(device)
     if previous is None:
         warn_of_borders(model, announce)
     options = config.globals.model
@@ -189,6 +203,7 @@ def _read_data(
     held_out: Sequence[str] | None,
     announce: Announcer,
     known: Tokenizer | None,
+    language: PretrainedLanguageModel | None,
 ) -> tuple[dict[str, list[str]], dict[str, PixelTable], dict[str, dict[str, Picture]], str]:
     """Return captions by image, the pixels and pictures of each input, and what was left out, of the images `ids`."""
     basic = config.globals.basic_experiment
@@ -198,7 +213,7 @@ def _read_data(
     captions = {image_id: found.captions[image_id] for image_id in ids}
     if not problems:  # before images are read: whether both sides will have some, and the vocabulary a word
         configured_split(captions, basic, held_out, {}, Problems(), found.splits)
-        if (info := config.output.output_type_info).tokenizer is None:
+        if (info := config.output.output_type_info).tokenizer is None and language is None:
             build_tokenizer(info, [text for texts in captions.values() for text in texts], known)
     tables: dict[str, PixelTable] = {}
     files: dict[str, dict[str, Picture]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from img2seq.config.devices import DEVICES, nearest_device
 from img2seq.config.ranges import limits, names_in_words, range_in_words
 from img2seq.config.schema import REFUSED, Experiment
+from img2seq.config.section import sections_of
 from img2seq.config.yaml_reader import Document, Path_, dotted
 from img2seq.errors import did_you_mean, shown
 
@@ -52,16 +53,16 @@ def _explain(details: ErrorDetails, tree: Document) -> str:
         name = str(path[-1])
         if name in REFUSED:
             return f"{_place(path, tree)}: not supported: {REFUSED[name]}"
-        known = _fields_at(path[:-1])
+        known = _fields_at(path[:-1], tree)
         near = f" Did you mean {_SYNONYMS[name]!r}?" if _SYNONYMS.get(name) in known else did_you_mean(name, known)
         return f"{_place(path, tree)}: unknown key.{near or ' Known here: ' + ', '.join(known)}"
     if kind == "missing":
         return f"{_place(path, tree)}: required, but not given"
     found_text = shown(found)
     if kind == "literal_error":
-        names = details["ctx"]["expected"].replace(" or ", ", ")
-        near = did_you_mean(shown(found).strip("'"), [name.strip("' ") for name in names.split(",")])
         section = f"{path[0]}." if path[-1] == "model_type" else ""
+        names = _KINDS.get(f"{section}{path[-1]}", details["ctx"]["expected"]).replace(" or ", ", ")
+        near = did_you_mean(shown(found).strip("'"), [name.strip("' ") for name in names.split(",")])
         reason = _UNSUPPORTED_CHOICES.get(f"{section}{path[-1]}", "") if isinstance(found, str) else ""
         expected = names if "," not in names else f"one of {names}"
         return f"{_place(path, tree)}: expected {expected}; found {found_text}.{near or reason}"
@@ -70,7 +71,7 @@ def _explain(details: ErrorDetails, tree: Document) -> str:
     if kind == "string_pattern_mismatch" and path[-1] == "delimiter":
         return f"{_place(path, tree)}: expected one character, or tab; found {found_text}"
     expected = _EXPECTED.get(kind) or details["msg"].removeprefix("Input should be ")
-    field = _field_at(path)
+    field = _field_at(path, tree)
     both_ends = f" (range: {range_in_words(field)})" if field is not None and len(limits(field)) > 1 else ""
     return f"{_place(path, tree)}: expected {expected}; found {found_text}{both_ends}"
 
@@ -98,6 +99,9 @@ _UNSUPPORTED_CHOICES = {
 }
 
 
+_KINDS = {"outputs.model_type": "'sequence', 'causal_lm'"}  # of a union, told apart before the field is looked at
+
+
 def _is_union_branch(part: str | int) -> bool:
     """Tell pydantic's own path parts (the branch of a union it tried) from keys."""
     return isinstance(part, str) and (part in ("int", "float", "str", "bool", "list[int]", "none") or "[" in part)
@@ -110,26 +114,40 @@ def _place(path: Path_, tree: Document) -> str:
     return dotted(path)
 
 
-def _fields_at(path: Path_) -> list[str]:
+def _fields_at(path: Path_, tree: Document) -> list[str]:
     """Return the YAML names of the fields below a key path."""
-    model = _model_at(path)
+    model = _model_at(path, tree)
     return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_at(path: Path_) -> type[BaseModel] | None:
-    """Return the section at a key path."""
+def _model_at(path: Path_, tree: Document) -> type[BaseModel] | None:
+    """Return the section at a key path; of several kinds the one that is written there."""
     model: type[BaseModel] | None = Experiment
     for i, part in enumerate(path):
         if isinstance(part, int):
             continue
-        field = _field_at(path[: i + 1])
-        inner = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        field = _field_at(path[: i + 1], tree)
+        kinds = [] if field is None else sections_of(field.annotation)
+        written = _written_at((*path[: i + 1], "model_type"), tree) if len(kinds) > 1 else None
+        of_kind = (kind for kind in kinds if written in get_args(kind.model_fields["model_type"].annotation))
+        model = next(of_kind, None) if written is not None and len(kinds) > 1 else None
+        model = model or next(iter(kinds), None)
     return model
 
 
-def _field_at(path: Path_) -> FieldInfo | None:
+def _written_at(path: Path_, tree: Document) -> Any:
+    """Return what is written at a key path, None for nothing."""
+    data: Any = tree.data
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _field_at(path: Path_, tree: Document) -> FieldInfo | None:
     """Return the field at a key path."""
-    model = _model_at(path[:-1])
+    model = _model_at(path[:-1], tree)
     fields = {} if model is None else model.model_fields
     return next((field for name, field in fields.items() if path[-1] in (name, field.alias)), None)

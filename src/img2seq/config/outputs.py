@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.decoding import with_default
 from img2seq.config.section import MOST, Section, neutral
 from img2seq.errors import shown
@@ -70,7 +71,7 @@ class DecoderSize(Section):
 
 
 class SequenceModel(Section):
-    model_type: Literal["sequence"] = Field("sequence", description="A causal transformer decoder.")
+    model_type: Literal["sequence"] = Field("sequence", description="A causal transformer decoder, trained from nothing; causal_lm is a pretrained language model in its place.")
     embedding_dim: int = Field(64, ge=1, le=65536, description="Width of the decoder.")
     position: Literal["encode", "embed"] = Field("encode", description="Sine and cosine positions, or learned ones.")
     position_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout after the positions are added.")
@@ -107,11 +108,31 @@ class SamplingConfig(Section):
     tau: float = with_default("tau", 0.95)
 
 
+def _kind_of(model: Any) -> str:
+    """Return which kind of decoder is meant; in brackets, for that is how `explain` tells kinds from keys."""
+    found = model.get("model_type") if isinstance(model, dict) else getattr(model, "model_type", None)
+    return "[causal_lm]" if found == "causal_lm" else "[sequence]"
+
+
+DecoderModel = Annotated[
+    Annotated[SequenceModel, Tag("[sequence]")] | Annotated[CausalLM, Tag("[causal_lm]")], Discriminator(_kind_of)
+]
+CUTS_TEXT = ("vocab_file", "min_freq", "split_on", "tokenizer", "adaptive_tokenizer_max_vocab_size")
+
+
 class SequenceOutput(Section):
     output_info: OutputInfo
     output_type_info: SequenceTypeInfo = SequenceTypeInfo()
-    model: SequenceModel = Field(SequenceModel(), alias="model_config")
+    model: DecoderModel = Field(SequenceModel(), alias="model_config")
     sampling_config: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _a_language_model_cuts_text_itself(self) -> Self:
+        info, default = self.output_type_info, SequenceTypeInfo()
+        for name in CUTS_TEXT if isinstance(self.model, CausalLM) else ():
+            if (found := getattr(info, name)) != (expected := getattr(default, name)):
+                raise ValueError(f"output_type_info.{name}: a language model has a tokenizer of its own: leave it out, or at {expected!r}; found {shown(found)}")
+        return self
 
     @property
     def name(self) -> str:

@@ -51,6 +51,9 @@ def take_from_pretrained_run(tree: Document) -> None:
 
 def _take(tree: Document, other: Document, section: str, fields: list[Path_]) -> None:
     names = _names(other, section)
+    kind = (section, 0, "model_config", "model_type")
+    if "causal_lm" in (_at(tree.data, kind), _at(other.data, kind)):
+        return  # refused later
     for place, name in _names(tree, section).items():
         before = next((at for at, known in names.items() if section == "outputs" or known == name), None)
         for field in fields if before is not None else ():

@@ -14,6 +14,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.globals import Globals
 from img2seq.config.inputs import ImageInput
 from img2seq.config.model_sections import check_names
@@ -35,6 +36,19 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
         check_names(self.inputs, self.outputs)
+        return self
+
+    @model_validator(mode="after")
+    def _what_a_language_model_can_do(self) -> Self:
+        if isinstance(self.output.model, CausalLM):
+            if self.globals.model.pretrained_run is not None:
+                raise ValueError(
+                    "globals.model.pretrained_run: cannot be combined with model_type: causal_lm, whose decoder is pretrained itself"
+                )
+            if self.globals.accelerator.strategy == "fsdp":
+                raise ValueError(
+                    "globals.accelerator.strategy: expected auto or ddp with model_type: causal_lm, found fsdp"
+                )
         return self
 
     @property

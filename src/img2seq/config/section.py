@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,13 @@ MOST = 10**12  # epochs, steps, evaluations: more than anybody waits for, and th
 def neutral(default: Any, why: str) -> Any:
     """Describe a field that exists for compatibility and accepts only its default, with the reason."""
     return Field(default, description=f"Not supported: {why}", json_schema_extra={"neutral_only": why})
+
+
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that a field's type names: one, or of a union each kind."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections_of(part)]
 
 
 class Section(BaseModel):

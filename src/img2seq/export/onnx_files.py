@@ -67,7 +67,7 @@ def write_onnx_files(
 def onnx_facts(trained: TrainedRun) -> OnnxFacts:
     """Return what an export says of a run."""
     (name, spec), *_ = trained.specs.items()
-    decoder = trained.model.decoder
+    decoder = trained.model.own_decoder
     return OnnxFacts(
         run=trained.run.name,
         step=trained.checkpoint.step,
@@ -150,7 +150,7 @@ def _preprocessor_config(spec: ImageSpec, facts: OnnxFacts) -> dict[str, Any]:
 def _graphs(trained: TrainedRun, input_name: str) -> tuple[bytes, bytes]:
     """Return the graphs of encoder and decoder."""
     try:
-        return encoder_graph(trained.model, input_name), decoder_graph(trained.model.decoder, merged=True)
+        return encoder_graph(trained.model, input_name), decoder_graph(trained.model.own_decoder, merged=True)
     except Exception as error:  # exporters raise whatever they like
         raise ModelError(
             f"{trained.run.path}: this model cannot be written as an ONNX graph: {first_line(error)}"

@@ -125,7 +125,7 @@ def _logit_difference(
     pixels = captioner.predictor.pixel_batch(name, pictures.pixels[:n])
     model, onnx = captioner.trained.model, export.loaded.model
     assert isinstance(onnx, OnnxModel)
-    first = ModelStep(model.decoder, model.encode(pixels={name: torch.from_numpy(pixels)}, features={}), n_images=n)
+    first = ModelStep(model.own_decoder, model.encode(pixels={name: torch.from_numpy(pixels)}, features={}), n_images=n)
     second = OnnxStep(onnx.decoder, {"encoder_hidden_states": onnx.encode(pixels)}, n)
     numbers = {token: number for number, token in enumerate(captioner.loaded.tokenizer.tokens)}
     longest = max(len(caption.tokens) for caption in captions[:n])

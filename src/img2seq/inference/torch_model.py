@@ -10,10 +10,11 @@ import torch
 from img2seq.generation.fast_decoder import fast_decoder
 from img2seq.generation.model_step import ModelStep
 from img2seq.generation.onnx_step import OnnxDecoder, onnx_steps
-from img2seq.generation.step import Steps
+from img2seq.generation.step import Step, Steps
 from img2seq.model.caption_model import CaptionModel
 from img2seq.model.cpu.cores import leave_a_core
 from img2seq.model.cpu.switch import is_on
+from img2seq.model.decoder import Decoder
 from img2seq.model.onnx_encoder import accelerate, is_installed
 
 
@@ -40,9 +41,10 @@ class TorchModel:
             and is_on("onnx_decoder")
             and model.device.type == "cpu"
             and model.encoders
+            and isinstance(decoder := model.decoder, Decoder)
             and is_installed()
         ):
-            self.runtime = fast_decoder(model.decoder.eval(), model.n_places)
+            self.runtime = fast_decoder(decoder.eval(), model.n_places)
         return self.runtime is not None
 
     def leave_a_core(self) -> None:
@@ -56,17 +58,21 @@ class TorchModel:
 
     def steps(self, *, pixels: Mapping[str, Any], features: Mapping[str, Any], n_images: int) -> Steps:
         """See `predictor.CaptioningModel`."""
-        model, device = self.model.eval(), self.model.device
+        model, decoder, device = self.model.eval(), self.model.decoder, self.model.device
         with torch.inference_mode():
             memory = model.encode(
                 pixels={name: torch.as_tensor(values).to(device) for name, values in pixels.items()},
                 features={name: torch.as_tensor(values).to(device) for name, values in features.items()},
             )
-            if self.runtime is not None and memory is not None:
-                return onnx_steps(self.runtime, model.decoder.memory_by_layer(memory))
+            if self.runtime is not None and memory is not None and isinstance(decoder, Decoder):
+                return onnx_steps(self.runtime, decoder.memory_by_layer(memory))
 
-        def of_part(part: slice) -> ModelStep:
-            n = len(range(n_images)[part])
-            return ModelStep(model.decoder, None if memory is None else memory[part], n_images=n)
+        def of_part(part: slice) -> Step:
+            n, seen = len(range(n_images)[part]), None if memory is None else memory[part]
+            if isinstance(decoder, Decoder):
+                return ModelStep(decoder, seen, n_images=n)
+            from img2seq.generation.language_model_step import LanguageModelStep
+
+            return LanguageModelStep(decoder, seen, n_images=n)
 
         return of_part

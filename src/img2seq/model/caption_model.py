@@ -6,12 +6,17 @@ How it is run is written elsewhere: over whole captions in `teacher_forcing`, to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from img2seq.errors import ModelError
 from img2seq.model.decoder import Decoder
 from img2seq.model.encoder import ContextProjection, ImageEncoder
+
+if TYPE_CHECKING:
+    from img2seq.model.language_model import LanguageModelDecoder
 
 
 class CaptionModel(nn.Module):
@@ -23,7 +28,13 @@ class CaptionModel(nn.Module):
         context_dropout: on the context vectors.
     """
 
-    def __init__(self, encoders: dict[str, ImageEncoder], decoder: Decoder, *, context_dropout: float = 0.0):
+    def __init__(
+        self,
+        encoders: dict[str, ImageEncoder],
+        decoder: Decoder | LanguageModelDecoder,
+        *,
+        context_dropout: float = 0.0,
+    ):
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict(
@@ -32,11 +43,19 @@ class CaptionModel(nn.Module):
                 for name, e in encoders.items()
             }
         )
-        self.decoder = decoder
+        self.decoder: Any = decoder  # of either kind; `own_decoder` has the type of ours
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.bias.device
+        device: torch.device = next(self.decoder.parameters()).device
+        return device
+
+    @property
+    def own_decoder(self) -> Decoder:
+        """Return the decoder where it is one of ours, whose layers are known. Raises ModelError for a language model."""
+        if isinstance(self.decoder, Decoder):
+            return self.decoder
+        raise ModelError("a language model as decoder cannot be written for ONNX Runtime; export it without --onnx")
 
     @property
     def n_places(self) -> int:

@@ -77,7 +77,7 @@ class _MemoryOfPictures(nn.Module):
     def __init__(self, model: CaptionModel, input_name: str):
         super().__init__()
         self.encoder, self.projection = model.encoder(input_name), model.projections[input_name]
-        self.blocks = model.decoder.blocks
+        self.blocks = model.own_decoder.blocks
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return (B, 2 L D, P): layer by layer, keys and then values, each place of the memory a column."""

@@ -51,6 +51,7 @@ class PackedBatch:
             the same caption up to itself. Empty places see each other, so that no softmax row is fully masked.
         image_slots: (N,) place of each token in a padded (B, Q) table, as a flat index.
         image_of_token: (N,) which image each token belongs to.
+        caption_of_token: (N,) which caption of the batch.
         caption_shape: (S, T).
         image_shape: (B, Q).
     """
@@ -64,6 +65,7 @@ class PackedBatch:
     may_see: Tensor
     image_slots: Tensor
     image_of_token: Tensor
+    caption_of_token: Tensor
     caption_shape: tuple[int, int]
     image_shape: tuple[int, int]
 
@@ -76,14 +78,16 @@ def pack(batch: Captioned, device: torch.device | None = None) -> PackedBatch:
     T, Q = max(int(lengths.max()), ROW_TOKENS), int(image_lengths.max())
     first_slots, S = _share_rows(lengths.tolist(), T)
     caption_slots = np.repeat(first_slots, lengths) + _places(lengths)
+    caption_of_token = np.repeat(np.arange(len(lengths)), lengths)
     captions_at = np.full((S, T), -1)
-    captions_at.flat[caption_slots] = np.repeat(np.arange(len(lengths)), lengths)
+    captions_at.flat[caption_slots] = caption_of_token
     image_of_token = np.repeat(image_of_caption, lengths)
     layout: dict[str, NDArray[Any]] = {
         "caption_slots": caption_slots,
         "may_see": np.tril(captions_at[:, :, None] == captions_at[:, None, :]),
         "image_slots": image_of_token * Q + _places(image_lengths),
         "image_of_token": image_of_token,
+        "caption_of_token": caption_of_token,
     }
 
     def moved(tensor: Tensor) -> Tensor:

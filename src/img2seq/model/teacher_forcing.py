@@ -7,14 +7,17 @@ from torch import Tensor
 
 from img2seq.model.attention import PackedAttention
 from img2seq.model.caption_model import CaptionModel
+from img2seq.model.decoder import Decoder
 from img2seq.model.packing import PackedBatch
 
 
 def next_token_logits(model: CaptionModel, batch: PackedBatch) -> Tensor:
     """Return (N, V) logits of the token after each input token."""
-    decoder = model.decoder
-    memory = decoder.memory_keys_values(model.encode(pixels=batch.pixels, features=batch.features))
-    attention = PackedAttention(batch, decoder.n_heads, memory)
+    decoder, memory = model.decoder, model.encode(pixels=batch.pixels, features=batch.features)
+    if not isinstance(decoder, Decoder):  # a language model has attention of its own
+        logits: Tensor = decoder.next_token_logits(memory, batch)
+        return logits
+    attention = PackedAttention(batch, decoder.n_heads, decoder.memory_keys_values(memory))
     return decoder.logits(decoder(batch.input_ids, batch.positions, attention))
 
 

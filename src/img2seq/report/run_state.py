@@ -11,6 +11,7 @@ from typing import Any
 
 from img2seq.build.began_with import describe_beginning
 from img2seq.build.facts import read_facts
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.errors import Img2SeqError, RunError
@@ -206,6 +207,8 @@ def _describe_model(config: Experiment) -> str:
         for entry in config.inputs
     ] or ["text only"]
     decoder = config.output.model
+    if isinstance(decoder, CausalLM):
+        return f"{', '.join(encoders)}; decoder {decoder.in_words}"
     size = decoder.model_init_config
     return f"{', '.join(encoders)}; decoder of {size.num_layers} layers, {size.num_heads} heads, width {decoder.embedding_dim}"
 

@@ -56,21 +56,24 @@ def fetch(name: str) -> Path:
     Raises:
         RunError: if there is no such repository or revision, it is private or no export, or it can neither be fetched nor found in the cache.
     """
+    folder = fetch_files(name, [MADE_FROM])
+    if not (folder / MADE_FROM).is_file():
+        raise RunError(f"{name}: expected a folder that `img2seq export` wrote, found none: it has no {MADE_FROM}")
+    commit = f"{name.partition('@')[0]}@{folder.name}"  # the same one, whatever is pushed meanwhile
+    return fetch_files(commit, PARTS, called=name)
+
+
+def fetch_files(name: str, files: Sequence[str], *, called: str | None = None, instead: str = "") -> Path:
+    """Return the folder of a repository's files after they were fetched. Raises RunError as `fetch`, which ends with `instead`."""
     repository, revision = read_name(name)
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
         raise RunError(f"{name}: the hub needs huggingface_hub: pip install 'img2seq[hub]'") from None
     try:
-        folder = _snapshot(repository, revision, [MADE_FROM])
-        is_export = (folder / MADE_FROM).is_file()
-        if is_export:
-            folder = _snapshot(repository, folder.name, PARTS)  # of the same commit, whatever is pushed meanwhile
+        return _snapshot(repository, revision, files)
     except Exception as error:  # of what fetches: httpx, Xet, the disk
-        raise RunError(f"{name}: {_why(error, repository, revision)}") from error
-    if not is_export:
-        raise RunError(f"{name}: expected a folder that `img2seq export` wrote, found none: it has no {MADE_FROM}")
-    return folder
+        raise RunError(f"{called or name}: {_why(error, repository, revision)}{instead}") from error
 
 
 def _snapshot(repository: str, revision: str | None, files: Sequence[str]) -> Path:

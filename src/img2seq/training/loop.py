@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from img2seq.build.model import build_model
 from img2seq.build.prepare import Prepared, prepare, speed_up
 from img2seq.build.trained import load_run
+from img2seq.config.causal_lm import CausalLM
 from img2seq.config.load import LoadedConfig
 from img2seq.config.schema import Experiment
 from img2seq.data.seeds import seed_of
@@ -241,7 +242,9 @@ class Trainer:
             compiled=options.model.compile_model,
             example=self.work.smallest_batch,
         )
-        factors = {entry.name: entry.model.lr_factor for entry in self.config.inputs}
+        factors = {f"encoders.{entry.name}.": entry.model.lr_factor for entry in self.config.inputs}
+        if isinstance(language_model := self.config.output.model, CausalLM):
+            factors["decoder.language_model."] = language_model.lr_factor
         self.optimizer: Optimizer = build_optimizer(self.model, options.optimization, factors)
         self.average = WeightAverage(self.model, options.model)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]

@@ -84,16 +84,15 @@ def _update(
     torch._foreach_addcdiv_(parameters, means, roots, value=-lr * (1 - b2**step) ** 0.5 / (1 - b1**step))
 
 
-def build_optimizer(model: CaptionModel, config: Optimization, encoder_lr_factors: dict[str, float]) -> Optimizer:
-    """Return the optimiser over four kinds of parameters: decayed or not, encoder or not.
+def build_optimizer(model: CaptionModel, config: Optimization, lr_factors: dict[str, float]) -> Optimizer:
+    """Return the optimiser over parameters of several kinds: decayed or not, of a part with a rate of its own or not.
 
-    Each group keeps the factor of its learning rate under `lr_factor`.
+    `lr_factors` are by the beginnings of parameters' names. Each group keeps the factor of its learning rate under `lr_factor`.
     """
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part, _, rest = name.partition(".")
-            factor = encoder_lr_factors[rest.partition(".")[0]] if part == "encoders" else 1.0
+            factor = next((of_part for part, of_part in lr_factors.items() if name.startswith(part)), 1.0)
             groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
     listed = [
         {"params": parameters, "lr_factor": factor, "weight_decay": config.wd if decayed else 0.0}

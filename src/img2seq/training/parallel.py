@@ -92,7 +92,7 @@ def _units(model: CaptionModel) -> Iterator[nn.Module]:
             if isinstance(stage, nn.Sequential):
                 yield from (block for block in stage if any(True for _ in block.parameters()))
         yield encoder
-    for block in model.decoder.blocks:
+    for block in model.own_decoder.blocks:
         assert isinstance(block, Block)
         if block.has_memory:
             yield block.memory_kv  # the memory's keys and values are computed before the blocks

@@ -64,6 +64,7 @@ MAY_CHANGE = {
     "outputs.*.output_info.image_column": "",
     "outputs.*.output_info.delimiter": "",
     "outputs.*.output_info.encoding": "",
+    "outputs.*.model_config.pretrained": "the language model itself is compared",
     "outputs.*.output_type_info.vocab_file": "the tokenizer itself is compared",
     "outputs.*.sampling_config.*": "of samples, not of training",
 }
