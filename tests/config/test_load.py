@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from conftest import SHARED, minimal_config, needs_tutorial, tiny_config, write_yaml
 from img2seq.config.load import ConfigFiles, load, load_config
 from img2seq.config.outputs import SequenceModel
 from img2seq.config.schema import Experiment
-from img2seq.config.section import Section
+from img2seq.config.section import sections_of
 from img2seq.config.show import describe, to_plain, to_yaml
 from img2seq.config.yaml_reader import parse_yaml
 from img2seq.errors import ConfigError
@@ -94,13 +95,9 @@ def test_every_field_of_the_peer_exists_with_its_default() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    def walk(model: type[Section]) -> None:
+    def walk(model: type[BaseModel]) -> None:
         for name, field in model.model_fields.items():
-            nested = [
-                t
-                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(t, type) and issubclass(t, Section)
-            ]
+            nested = sections_of(field.annotation)
             assert field.description or nested, f"{model.__name__}.{name}"
             for inner in nested:
                 walk(inner)
