@@ -17,7 +17,6 @@ def add_parser(verbs: Verbs) -> None:
         examples=[
             "img2seq init photos/ captions.csv --output photos.yaml",
             "img2seq init photos/ captions.csv --output named.yaml --id-column ID --caption-columns Sequence",
-            "img2seq init photos/ captions.csv --pretrained-run runs/flickr8k",
         ],
     )
     parser.add_argument(
@@ -37,7 +36,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--pretrained-run",
         metavar="RUN",
-        help="begin with a captioner that was trained on other photographs: a run, or a lean export of one",
+        help="begin with a captioner that was trained on other photographs: a run, or a lean export of one (default: none)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_read_arguments(parser)
