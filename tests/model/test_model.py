@@ -108,9 +108,9 @@ def test_batches_go_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPatch)
         pinned.clear()
         copied.clear()
         pack(batch, device)
-        assert len(copied) == 8
-        assert [how for _, how in copied] == [(device, True)] * 8
-        assert len(pinned) == (8 if device.type == "cuda" else 0)
+        assert len(copied) == 9
+        assert [how for _, how in copied] == [(device, True)] * 9
+        assert len(pinned) == (9 if device.type == "cuda" else 0)
 
 
 def test_long_rows_go_to_the_fused_kernel(speed_ups_on: None, monkeypatch: pytest.MonkeyPatch) -> None:
