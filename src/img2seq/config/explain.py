@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -12,6 +12,7 @@ from img2seq.config.devices import DEVICES, nearest_device
 from img2seq.config.ranges import limits, names_in_words, range_in_words
 from img2seq.config.schema import REFUSED, Experiment
 from img2seq.config.section import sections_of
+from img2seq.config.written import written_at
 from img2seq.config.yaml_reader import Document, Path_, dotted
 from img2seq.errors import did_you_mean, shown
 
@@ -61,7 +62,8 @@ def _explain(details: ErrorDetails, tree: Document) -> str:
     found_text = shown(found)
     if kind == "literal_error":
         section = f"{path[0]}." if path[-1] == "model_type" else ""
-        names = _KINDS.get(f"{section}{path[-1]}", details["ctx"]["expected"]).replace(" or ", ", ")
+        kinds = _kinds_at(path[:-1], tree) if path[-1] == "model_type" else []
+        names = ", ".join(map(repr, _names_of(*kinds))) or details["ctx"]["expected"].replace(" or ", ", ")
         near = did_you_mean(shown(found).strip("'"), [name.strip("' ") for name in names.split(",")])
         reason = _UNSUPPORTED_CHOICES.get(f"{section}{path[-1]}", "") if isinstance(found, str) else ""
         expected = names if "," not in names else f"one of {names}"
@@ -99,9 +101,6 @@ _UNSUPPORTED_CHOICES = {
 }
 
 
-_KINDS = {"outputs.model_type": "'sequence', 'causal_lm'"}  # of a union, told apart before the field is looked at
-
-
 def _is_union_branch(part: str | int) -> bool:
     """Tell pydantic's own path parts (the branch of a union it tried) from keys."""
     return isinstance(part, str) and (part in ("int", "float", "str", "bool", "list[int]", "none") or "[" in part)
@@ -126,24 +125,23 @@ def _model_at(path: Path_, tree: Document) -> type[BaseModel] | None:
     for i, part in enumerate(path):
         if isinstance(part, int):
             continue
-        field = _field_at(path[: i + 1], tree)
-        kinds = [] if field is None else sections_of(field.annotation)
-        written = _written_at((*path[: i + 1], "model_type"), tree) if len(kinds) > 1 else None
-        of_kind = (kind for kind in kinds if written in get_args(kind.model_fields["model_type"].annotation))
-        model = next(of_kind, None) if written is not None and len(kinds) > 1 else None
-        model = model or next(iter(kinds), None)
+        kinds = _kinds_at(path[: i + 1], tree)
+        if len(kinds) > 1:
+            written = written_at(tree.data, (*path[: i + 1], "model_type"))
+            kinds = [kind for kind in kinds if written in _names_of(kind)] or kinds
+        model = next(iter(kinds), None)
     return model
 
 
-def _written_at(path: Path_, tree: Document) -> Any:
-    """Return what is written at a key path, None for nothing."""
-    data: Any = tree.data
-    for part in path:
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return data
+def _kinds_at(path: Path_, tree: Document) -> list[type[BaseModel]]:
+    """Return the kinds of section that a key path may hold: mostly one."""
+    field = _field_at(path, tree)
+    return [] if field is None else sections_of(field.annotation)
+
+
+def _names_of(*kinds: type[BaseModel]) -> list[str]:
+    """Return what `model_type` may be in sections that have one."""
+    return [name for kind in kinds for name in get_args(kind.model_fields["model_type"].annotation)]
 
 
 def _field_at(path: Path_, tree: Document) -> FieldInfo | None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from img2seq.config.written import written_at
 from img2seq.config.yaml_reader import Document, Path_, read_yaml
 from img2seq.errors import ConfigError
 
@@ -32,18 +33,23 @@ TAKEN: dict[str, list[Path_]] = {
 }
 
 
+def of_text_only_baseline(output_name: str, tokenizer: str | Path) -> list[str]:
+    """Return the overrides that a text-only baseline of a run with `pretrained_run` needs: its words, and not those weights, which see images."""
+    return ["--globals.model.pretrained_run=null", f"--outputs.{output_name}.output_type_info.vocab_file={tokenizer}"]
+
+
 def take_from_pretrained_run(tree: Document) -> None:
     """Add what `pretrained_run` decides and is not written, with its place in the configuration of that run.
 
     Where that run is gone, a run that began with it still has these values: then its own configuration is read, to resume it.
     """
-    source = _at(tree.data, ("globals", "model", "pretrained_run"))
-    own = _at(tree.data, ("globals", "basic_experiment", "output_folder"))
+    source = written_at(tree.data, ("globals", "model", "pretrained_run"))
+    own = written_at(tree.data, ("globals", "basic_experiment", "output_folder"))
     for folder in (source, own) if isinstance(source, str) else ():
         # One that cannot be read is an error where it is needed; a finished run needs it no more.
         with suppress(ConfigError, OSError):
             other = read_yaml(Path(str(folder)) / "config.yaml")
-            if folder == source or _at(other.data, ("globals", "model", "pretrained_run")) == source:
+            if folder == source or written_at(other.data, ("globals", "model", "pretrained_run")) == source:
                 for section, fields in TAKEN.items():
                     _take(tree, other, section, fields)
                 return
@@ -52,12 +58,12 @@ def take_from_pretrained_run(tree: Document) -> None:
 def _take(tree: Document, other: Document, section: str, fields: list[Path_]) -> None:
     names = _names(other, section)
     kind = (section, 0, "model_config", "model_type")
-    if "causal_lm" in (_at(tree.data, kind), _at(other.data, kind)):
+    if "causal_lm" in (written_at(tree.data, kind), written_at(other.data, kind)):
         return  # refused later
     for place, name in _names(tree, section).items():
         before = next((at for at, known in names.items() if section == "outputs" or known == name), None)
         for field in fields if before is not None else ():
-            value = _at(other.data, (section, before, *field))
+            value = written_at(other.data, (section, before, *field))
             if value is not None and _put(tree.data[section][place], field, value):
                 at, origin = (section, place, *field), (section, before, *field)
                 moved = {key: found for key, found in other.sources.items() if key[: len(origin)] == origin}
@@ -66,24 +72,12 @@ def _take(tree: Document, other: Document, section: str, fields: list[Path_]) ->
 
 def _names(document: Document, section: str) -> dict[int, Any]:
     """Return the names of inputs or outputs by their places."""
-    entries = _at(document.data, (section,))
+    entries = written_at(document.data, (section,))
     key = section.removesuffix("s")
     return {
-        place: _at(entry, (f"{key}_info", f"{key}_name"))
+        place: written_at(entry, (f"{key}_info", f"{key}_name"))
         for place, entry in enumerate(entries if isinstance(entries, list) else [])
     }
-
-
-def _at(data: Any, path: tuple[Any, ...]) -> Any:
-    """Return what is written there, None for nothing."""
-    for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            return None
-    return data
 
 
 def _put(data: Any, path: Path_, value: Any) -> bool:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2seq.config.decoding import Decoding
-from img2seq.data.records import Problems, settle
-from img2seq.data.sources.read import match_images
 from img2seq.data.text import clean_name
 from img2seq.errors import RunError
 from img2seq.evaluation.evaluate_export import caption_pictures
@@ -67,18 +65,14 @@ def evaluate_ensemble(
         source = on.captions_file
         found, ids = captions_of_file(source, on.split, on.options, announce)
         folder = on.images_folder or source
-    problems = Problems()
-    files, _ = match_images(found, ids, folder, captioner.input_name, problems, source)
-    settle(problems, "error")
-    captions = caption_pictures(captioner, files, ids, decoding, folder, announce)
+    captions, files = caption_pictures(captioner, found, ids, decoding, source=source, folder=folder, announce=announce)
     extra = {
         "models": [f"{member.path.name}, step {member.step:,}" for member in members],
         "mirror": captioner.loaded.mirror,
         "precision": [member.precision for member in members],
         "decoding": asdict(decoding),
-        "data": on.name,
     }
-    return evaluated(found, captions, files, extra, training=training, document_frequency=on.document_frequency)
+    return evaluated(found, captions, files, extra, on=on, training=training)
 
 
 def _run_with_split(members: Sequence[Loaded]) -> TrainedRun:

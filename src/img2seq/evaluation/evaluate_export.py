@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from img2seq.data.image import decode
 from img2seq.data.picture import Picture, picture_bytes
 from img2seq.data.pixels import map_in_threads
 from img2seq.data.records import Problems, settle
-from img2seq.data.sources.read import match_images
+from img2seq.data.sources.read import CaptionsFound, match_images
 from img2seq.errors import DataError
 from img2seq.evaluation.scored import (
     Evaluated,
@@ -42,24 +42,28 @@ def evaluate_export(captioner: Captioner, decoding: Decoding, on: EvaluationData
     if on.captions_file is None:
         raise without_split(captioner.loaded.path)
     found, ids = captions_of_file(on.captions_file, on.split, on.options, announce)
-    problems, folder = Problems(), on.images_folder or on.captions_file
-    files, _ = match_images(found, ids, folder, captioner.input_name, problems, on.captions_file)
-    settle(problems, "error")
-    captions = caption_pictures(captioner, files, ids, decoding, folder, announce)
+    folder = on.images_folder or on.captions_file
+    captions, files = caption_pictures(
+        captioner, found, ids, decoding, source=on.captions_file, folder=folder, announce=announce
+    )
     extra = {"step": captioner.loaded.step, "precision": captioner.loaded.precision, "decoding": asdict(decoding)}
-    extra["data"] = on.name
-    return evaluated(found, captions, files, extra, training=(), document_frequency=on.document_frequency)
+    return evaluated(found, captions, files, extra, on=on, training=())
 
 
 def caption_pictures(
     captioner: Captioner,
-    files: Mapping[str, Picture],
+    found: CaptionsFound,
     ids: Sequence[str],
     decoding: Decoding,
+    *,
+    source: str,
     folder: str,
     announce: Announcer,
-) -> dict[str, str]:
-    """Return the caption of each picture, by id. Raises DataError for pictures of the folder that cannot be used, listing all."""
+) -> tuple[dict[str, str], dict[str, Picture]]:
+    """Return captions and pictures of these images of a source, by id. Raises DataError for what the folder lacks or cannot be used, listing all."""
+    problems = Problems()
+    files, _ = match_images(found, ids, folder, captioner.input_name, problems, source)
+    settle(problems, "error")
     captions: dict[str, str] = {}
     broken: list[str] = []
 
@@ -80,7 +84,6 @@ def caption_pictures(
                 written = captioner.caption_views(views, decoding, names=part)
                 captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
-    problems = Problems()
     problems.add(f"image(s) in {folder} cannot be used", broken)
     settle(problems, "error")
-    return captions
+    return captions, files

@@ -87,10 +87,7 @@ def evaluate_run(captioner: Captioner, decoding: Decoding, on: EvaluationData, *
             captions |= {image_id: caption.text for image_id, caption in zip(part, written, strict=True)}
             advance(len(part))
     extra = {"loss": loss, "perplexity": math.exp(loss), "step": trained.checkpoint.step, "decoding": asdict(decoding)}
-    extra["data"] = on.name
-    return evaluated(
-        scored.found, captions, scored.files, extra, training=scored.training, document_frequency=on.document_frequency
-    )
+    return evaluated(scored.found, captions, scored.files, extra, on=on, training=scored.training)
 
 
 def scored_data(captioner: Captioner, on: EvaluationData, announce: Announcer) -> ScoredData:

@@ -157,8 +157,8 @@ def evaluated(
     pictures: dict[str, Picture],
     extra: dict[str, Any],
     *,
+    on: EvaluationData,
     training: Sequence[str],
-    document_frequency: str | None,
 ) -> Evaluated:
     """Score a model's captions.
 
@@ -167,17 +167,17 @@ def evaluated(
         captions: by image id.
         pictures: by image id.
         extra: further figures for metrics.json.
+        on: what they are scored on.
         training: captions that the model was trained on, where they are known.
-        document_frequency: a saved file for CIDEr-D, in place of the references.
     """
     references = {image_id: found.captions[image_id] for image_id in captions}
-    frequency = read_document_frequency(document_frequency)
+    frequency = read_document_frequency(on.document_frequency)
     scores = score(captions, references, document_frequency=frequency)
     cider = {i: scores.per_image[i]["cider_d"] for i in captions}
     constant = against_constant(cider, references, most_frequent(training), frequency)
     diversity = measure_diversity(captions, training_captions=training or None)
     own = {i: name for i in captions if (name := found.results_id(i)) != i}
-    return Evaluated(scores, captions, references, pictures, extra, diversity, constant, own)
+    return Evaluated(scores, captions, references, pictures, extra | {"data": on.name}, diversity, constant, own)
 
 
 def evaluate_results(

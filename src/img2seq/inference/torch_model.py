@@ -64,7 +64,7 @@ class TorchModel:
                 pixels={name: torch.as_tensor(values).to(device) for name, values in pixels.items()},
                 features={name: torch.as_tensor(values).to(device) for name, values in features.items()},
             )
-            if self.runtime is not None and memory is not None and isinstance(decoder, Decoder):
+            if self.runtime is not None and memory is not None:
                 return onnx_steps(self.runtime, decoder.memory_by_layer(memory))
 
         def of_part(part: slice) -> Step:

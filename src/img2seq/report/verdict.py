@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from img2seq.config.load import load_config
+from img2seq.config.pretrained_run import of_text_only_baseline
 from img2seq.errors import Img2SeqError
 from img2seq.metrics.most_frequent import cider_by_image
 from img2seq.progress import counted
@@ -47,8 +48,7 @@ def _without_beginning(run: RunFolder) -> list[str]:
     config = load_config(run.config)
     options = config.globals.model
     checkpoint = ["--globals.model.pretrained_checkpoint=null"] if options.pretrained_checkpoint else []
-    words = f"--outputs.{config.output.name}.output_type_info.vocab_file={run.tokenizer}"  # of both captioners
-    return ["--globals.model.pretrained_run=null", words] if options.pretrained_run else checkpoint
+    return of_text_only_baseline(config.output.name, run.tokenizer) if options.pretrained_run else checkpoint
 
 
 def _worth_of_images(run: Run) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from img2seq.config.load import load_config
 from img2seq.config.outputs import ReadOptions
-from img2seq.config.pretrained_run import TAKEN
+from img2seq.config.pretrained_run import TAKEN, of_text_only_baseline
 from img2seq.errors import DataError, RunError
 from img2seq.model.pypi_weights import installed_weights
 from img2seq.progress import counted
@@ -97,13 +97,8 @@ def init(
         *_begins_with(pretrained_run, weights, len(found.train)),
         f"written: {output}",
     ]
-    return "\n".join(
-        [
-            *said,
-            "next:",
-            *(f"  {command}" for command in next_commands(output, run, unrepeated, begins=pretrained_run is not None)),
-        ]
-    )
+    commands = next_commands(output, run, unrepeated, begins=pretrained_run is not None)
+    return "\n".join([*said, "next:", *(f"  {command}" for command in commands)])
 
 
 def next_commands(output: Path, run: str, unrepeated: int = 0, *, begins: bool = False) -> list[str]:
@@ -114,12 +109,11 @@ def next_commands(output: Path, run: str, unrepeated: int = 0, *, begins: bool =
     """
     decoding = ["--no-repeat-ngram", str(unrepeated)] if unrepeated else []
     to_text = ["--inputs=[]", f"--globals.basic_experiment.output_folder={run}_text"]
-    words = f"--outputs.{OUTPUT_NAME}.output_type_info.vocab_file={run}/tokenizer.json"
+    tokenizer = f"{run}/tokenizer.json"
+    with_words = [f"{run}/config.yaml", *of_text_only_baseline(OUTPUT_NAME, tokenizer)] if begins else [str(output)]
     commands = [
         ["train", str(output)],
-        ["train", f"{run}/config.yaml", *to_text, "--globals.model.pretrained_run=null", words]
-        if begins
-        else ["train", str(output), *to_text],
+        ["train", *with_words, *to_text],
         ["compare", f"{run}_text", run],
         ["evaluate", run, *decoding],
         ["caption", run, f"{run}/validation/pictures", *decoding],
