@@ -3,9 +3,10 @@
     python -m benchmarks flickr8k RUN --row NAME [--says "+ self-critical"] [--run RUN ...]
     python -m benchmarks flickr8k                    # the table alone
 
-RUN has been evaluated (`img2seq evaluate RUN`). Under the table stands the command of each row: the shipped file with what is changed of it. Several runs of one row, which differ in their seed, are given with --run; the table shows
-their mean, and the least and the most. Writes benchmarks/results/flickr8k_NAME.json: how the run was made, its scores, its history, what its captions are
-like, and ten of them that a fixed seed draws among the images.
+RUN has been evaluated (`img2seq evaluate RUN`). Several runs of one row, which differ in their seed, are given with --run; the table shows
+their mean, and the least and the most, and under it stands the command of each row: the shipped file with what is changed of it. Writes
+benchmarks/results/flickr8k_NAME.json: how the run was made, its scores, its history, what its captions are like, and ten of them that a fixed
+seed draws among the images.
 """
 
 from __future__ import annotations
@@ -24,13 +25,8 @@ from img2seq.config.load import load_config
 from img2seq.config.show import to_flat, value_text
 
 SHIPPED = ROOT / "examples/flickr8k/experiment.yaml"
-PLACES = (
-    "output_folder",
-    "cache_folder",
-    "manual_valid_ids_file",
-    "input_source",
-    "output_source",
-)  # do not change what comes out
+# Where things are on a machine does not change what comes out.
+PLACES = ("output_folder", "cache_folder", "manual_valid_ids_file", "input_source", "output_source")
 SCORES = ("bleu_4", "meteor", "cider_d", "rouge_l", "loss")
 N_CAPTIONS = 10
 
@@ -101,17 +97,18 @@ def command(row: str) -> str:
     now, then = flat(SHIPPED), result(row)["runs"][0]["config"]
     names = [name for name in now if name not in then and not any(key.startswith(f"{name}.") for key in then)]
     names += [name for name in then if now.get(name) != then[name]]
-    changed = [f"--{name}={then.get(name, 'null')}" for name in names if name.rpartition(".")[2] not in PLACES]
+    changed = [f"--{name}={then.get(name, 'null')}" for name in names]
     return shlex.join(["img2seq", "train", str(SHIPPED.relative_to(ROOT)), *changed])
 
 
 def flat(path: Path) -> dict[str, str]:
-    """Return each value of a configuration as the command line takes it, by its dotted key."""
+    """Return each value of a configuration but places, as the command line takes it, by its dotted key."""
     config = load_config(path)
     values = to_flat(config) | {
         "globals.phases": value_text([p.model_dump(exclude_none=True) for p in config.globals.phases])
     }
-    return {name: "null" if value == "None" else value for name, value in values.items()}
+    kept = (name for name in values if name.rpartition(".")[2] not in PLACES)
+    return {name: "null" if values[name] == "None" else values[name] for name in kept}
 
 
 def _rows() -> list[Path]:
