@@ -1,12 +1,20 @@
 """Which way helps with few photographs, and from how many: CIDEr-D against the number of training photographs.
 
-    python -m benchmarks transfer --base RUN [--photographs 50 100 200 400] [--seeds 3] [--drawn]
+    python -m benchmarks transfer --base RUN [--photographs 50 100 ...] [--ways NAME ...] [--seeds 3] [--at-once 2]
+    python -m benchmarks transfer --drawn            # only the table and the figure, of what was measured
 
-The photographs are those that RUN, a captioner of Flickr8k, did not see: 300 of its validation images are captioned, the others are trained on.
-`pretrained encoder` is what `img2seq init` writes for so many photographs (encoder with the weights of ImageNet, frozen; a decoder from nothing);
-`another captioner` is what it writes with `--pretrained-run RUN` (docs/few-photographs.md). Both are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and
-choose their checkpoint by the loss of these 300. 100 and 400 photographs are trained on with every seed, the others with the first; a seed also draws
-other photographs. Writes benchmarks/results/transfer.json and docs/images/transfer.png; `--drawn` only draws.
+RUN is a captioner of Flickr8k that did not see all of its photographs: 300 of its validation images are captioned by all ways, and photographs that it
+did not train on are trained on (where more are asked for than there are, any but the 300; then RUN itself cannot be begun with). The ways:
+
+- `from nothing`: the tutorial's ResNet-18 of 64 pixels, without pretrained weights, and the decoder that `img2seq init` writes for so many photographs;
+- `pretrained encoder`: what `img2seq init` writes (encoder with the weights of ImageNet, frozen; a decoder from nothing), at RUN's size of images;
+- `another captioner`: what it writes with `--pretrained-run RUN` (docs/few-photographs.md);
+- `language model, frozen` and `language model, LoRA`: SmolLM2 as decoder of the same encoder (docs/language-model.md).
+
+All are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and choose their checkpoint by the loss of the 300. Training stops
+after eight minutes. 100 and 400 photographs are trained on with every seed (language models: with the first), the others with the first; a seed also
+draws other photographs. Points that the results have already are not measured again unless RUN is another. Writes
+benchmarks/results/transfer.json and docs/images/transfer.png.
 """
 
 from __future__ import annotations
@@ -20,84 +28,129 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from benchmarks.figures import result, save
 from benchmarks.peers import ROOT
 from benchmarks.photographs import FLICKR8K
 
 N_VALID = 300
-WAYS = ("pretrained encoder", "another captioner")
+NOTHING, ENCODER, CAPTIONER = "from nothing", "pretrained encoder", "another captioner"
+LANGUAGE_MODELS = {"language model, frozen": "frozen", "language model, LoRA": "lora"}
+WAYS = (NOTHING, ENCODER, CAPTIONER, *LANGUAGE_MODELS)
 EVERY_SEED = (100, 400)
+MOST_SECONDS = 480  # of training
 
 
 def main(line: list[str]) -> None:
-    """Train and score all points, print the table, write results and figure."""
+    """Train and score the points that are missing, print the table, write results and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
-    parser.add_argument("--photographs", type=int, nargs="+", default=[50, 100, 200, 400])
+    parser.add_argument("--photographs", type=int, nargs="+", default=[50, 100, 200, 400, 1000, 6000])
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=1, help="points, each with its share of the cores")
     parser.add_argument("--drawn", action="store_true")
     arguments = parser.parse_args(line)
     if not arguments.drawn:
         if arguments.base is None:
             parser.error("--base RUN is needed: a captioner of Flickr8k, such as img2seq init makes of it")
-        measure(arguments.base.resolve(), arguments.photographs, arguments.seeds)
+        points = [
+            (n, way, seed)
+            for seed in range(arguments.seeds)
+            for n in arguments.photographs
+            for way in arguments.ways
+            if seed == 0 or (n in EVERY_SEED and way not in LANGUAGE_MODELS)
+        ]
+        measure(arguments.base.resolve(), points, arguments.at_once)
     found = result("transfer")
     print(table(found))
     draw(found)
 
 
-def measure(base: Path, counts: list[int], n_seeds: int) -> None:
-    """Train and score every point; results are kept after each."""
-    unseen = sorted(json.loads((base / "split.json").read_text())["valid"])
-    random.Random(0).shuffle(unseen)
-    valid, others = sorted(unseen[:N_VALID]), unseen[N_VALID:]
-    points: list[dict[str, Any]] = []
+def measure(base: Path, points: list[tuple[int, str, int]], at_once: int) -> None:
+    """Train and score the points that are missing; results are kept after each."""
+    split = json.loads((base / "split.json").read_text())
+    with (FLICKR8K / "captions_all.csv").open(encoding="utf-8", newline="") as file:
+        known = {row["ID"] for row in csv.DictReader(file)}
+    valid = sorted(random.Random(0).sample(sorted(split["valid"]), N_VALID))
+    any_others = sorted(known - set(valid))
+    unseen = sorted(set(any_others) - set(split["train"]))
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    os.environ["OMP_NUM_THREADS"] = threads
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_captions(folder / "valid.csv", valid)
         (folder / "valid_ids.txt").write_text("\n".join(valid) + "\n")
         of_valid = ["--captions", str(folder / "valid.csv"), "--images", str(FLICKR8K / "images")]
         untouched = scores(base, folder / "untouched", *of_valid)
-        for seed in range(n_seeds):
-            drawn = random.Random(seed).sample(others, len(others))
-            for n in (n for n in counts if n <= len(others) and (seed == 0 or n in EVERY_SEED)):
-                for way in WAYS:
-                    began = time.monotonic()
-                    run = train(folder, base, way, drawn[:n], valid, seed)
-                    seconds = time.monotonic() - began
-                    points.append(
-                        {"photographs": n, "way": way, "seed": seed, "seconds": round(seconds)}
-                        | scores(run, run / "scores")
-                    )
-                    print(points[-1], flush=True)
-                    save(
-                        "transfer", {"base": base.name, "validation": N_VALID, "untouched": untouched, "points": points}
-                    )
+        before = result("transfer")
+        is_same = before.get("base") == base.name and before.get("untouched") == untouched
+        kept: list[dict[str, Any]] = before["points"] if is_same else []
+        measured = {(point["photographs"], point["way"], point["seed"]) for point in kept}
+        with ThreadPoolExecutor(at_once) as pool:
+            waiting = []
+            for n, way, seed in points:
+                if (n, way, seed) in measured or (way == CAPTIONER and n > len(unseen)):
+                    continue
+                drawn = random.Random(seed).sample(unseen if n <= len(unseen) else any_others, n)
+                waiting.append(pool.submit(measure_point, folder, base, way, drawn, valid, seed))
+            for done in as_completed(waiting):
+                kept.append(done.result())
+                print(kept[-1], flush=True)
+                kept.sort(key=lambda point: (point["photographs"], WAYS.index(point["way"]), point["seed"]))
+                save("transfer", {"base": base.name, "validation": N_VALID, "untouched": untouched, "points": kept})
 
 
-def train(folder: Path, base: Path, way: str, photographs: list[str], valid: list[str], seed: int) -> Path:
-    """Train on some photographs and return the run."""
-    name = f"{len(photographs)}_{way.split()[0]}_{seed}"
-    run = folder / name
-    write_captions(folder / "train.csv", photographs)
+def measure_point(
+    folder: Path, base: Path, way: str, photographs: list[str], valid: list[str], seed: int
+) -> dict[str, Any]:
+    """Train on some photographs, and return what came of it."""
+    began = time.monotonic()
+    name = f"{len(photographs)}_{WAYS.index(way)}_{seed}"
+    run, experiment, captions = folder / name, folder / f"{name}.yaml", folder / f"{name}_train.csv"
+    write_captions(captions, photographs)
     write_captions(folder / f"{name}.csv", [*photographs, *valid])
-    experiment = folder / f"{name}.yaml"
-    begins = ["--pretrained-run", base] if way == WAYS[1] else []
-    call("init", FLICKR8K / "images", folder / "train.csv", "--output", experiment, "--overwrite", *begins)
-    overrides = {
-        "globals.basic_experiment.output_folder": run,
-        "globals.basic_experiment.manual_valid_ids_file": folder / "valid_ids.txt",
-        "globals.basic_experiment.splits": "file",  # init draws them itself
-        "globals.basic_experiment.seed": seed,
-        "globals.visualization_logging.no_pbar": "true",
-        "globals.evaluation_checkpoint.caption_metrics": "null",  # on many more images than init would hold out
-        "outputs.captions.output_info.output_source": folder / f"{name}.csv",
-    }
-    call("train", experiment, *(f"--{key}={value}" for key, value in overrides.items()))
-    return run
+    begins = ["--pretrained-run", base] if way == CAPTIONER else []
+    call("init", FLICKR8K / "images", captions, "--output", experiment, *begins)
+    sections = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    sections["globals"]["basic_experiment"] |= {
+        "output_folder": str(run), "manual_valid_ids_file": str(folder / "valid_ids.txt"), "splits": "file",
+        "seed": seed, "max_time_s": MOST_SECONDS,
+    }  # fmt: skip
+    sections["globals"]["visualization_logging"] = {"no_pbar": True}
+    sections["globals"]["evaluation_checkpoint"].pop(
+        "caption_metrics", None
+    )  # on many more images than init would hold out
+    sections["outputs"][0]["output_info"]["output_source"] = str(folder / f"{name}.csv")
+    change(
+        sections, way, size=yaml.safe_load((base / "config.yaml").read_text())["inputs"][0]["input_type_info"]["size"]
+    )
+    experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
+    call("train", experiment)
+    seconds = round(time.monotonic() - began)
+    return {"photographs": len(photographs), "way": way, "seed": seed, "seconds": seconds} | scores(run, run / "scores")
+
+
+def change(sections: dict[str, Any], way: str, *, size: list[int]) -> None:
+    """Make what init wrote the experiment of another way."""
+    image, output = sections["inputs"][0], sections["outputs"][0]
+    if way == NOTHING:
+        image["input_type_info"] |= {"size": [64]}
+        image["model_config"] = {"model_type": "resnet18"}
+    elif way != CAPTIONER:
+        image["input_type_info"] |= {"size": size}
+    if way in LANGUAGE_MODELS:
+        sections["globals"]["basic_experiment"] |= {"n_epochs": 3, "batch_size": 40}
+        sections["globals"]["optimization"] = {"lr": 0.001, "wd": 0.01}
+        output["model_config"] = {
+            "model_type": "causal_lm", "pretrained": "pypi:smollm2", "tuning": LANGUAGE_MODELS[way],
+        }  # fmt: skip
+        output["output_type_info"] = {"max_length": "max"}
 
 
 def write_captions(path: Path, ids: list[str]) -> None:
@@ -126,17 +179,21 @@ def call(*arguments: object) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return CIDEr-D by photographs and way as Markdown: the mean of the seeds, each of them, and how many times as much it is."""
-    lines = ["| photographs | " + " | ".join(WAYS) + " | times |", "|---|---|---|---|"]
+    """Return CIDEr-D by photographs and way as Markdown: the mean of the seeds, each of them, and another captioner's over the pretrained encoder's."""
+    lines = [f"| photographs | {' | '.join(WAYS)} | captioner / encoder |", "|---" * (len(WAYS) + 2) + "|"]
     for n in sorted({point["photographs"] for point in found["points"]}):
-        of_ways = [[p["cider_d"] for p in found["points"] if (p["photographs"], p["way"]) == (n, way)] for way in WAYS]
-        means = [sum(values) / len(values) for values in of_ways if values]
+        of_ways = {
+            way: [p["cider_d"] for p in found["points"] if (p["photographs"], p["way"]) == (n, way)] for way in WAYS
+        }
+        means = {way: sum(values) / len(values) for way, values in of_ways.items() if values}
         cells = [
-            f"{mean:.3f}" + (f" ({', '.join(f'{v:.3f}' for v in values)})" if len(values) > 1 else "")
-            for mean, values in zip(means, of_ways, strict=False)
+            f"{means[way]:.3f}" + (f" ({', '.join(f'{v:.3f}' for v in values)})" if len(values) > 1 else "")
+            if values
+            else ""
+            for way, values in of_ways.items()
         ]
-        if len(means) == len(WAYS):
-            lines.append(f"| {n} | {' | '.join(cells)} | {means[1] / means[0]:.1f} |")
+        times = f"{means[CAPTIONER] / means[ENCODER]:.1f}" if {CAPTIONER, ENCODER} <= set(means) else ""
+        lines.append(f"| {n:,} | {' | '.join(cells)} | {times} |")
     untouched = found["untouched"]["cider_d"]
     return "\n".join([*lines, f"\nThe captioner begun with, untouched: {untouched:.3f}"])
 
@@ -152,7 +209,8 @@ def draw(found: dict[str, Any]) -> None:
     counts = sorted({point["photographs"] for point in found["points"]})
     for way, colour in zip(WAYS, COLOURS, strict=False):
         of_way = [(p["photographs"], p["cider_d"]) for p in found["points"] if p["way"] == way]
-        means = [(n, sum(v for m, v in of_way if m == n) / sum(m == n for m, _ in of_way)) for n in counts]
+        of_counts = {n: [value for m, value in of_way if m == n] for n in counts}
+        means = [(n, sum(values) / len(values)) for n, values in of_counts.items() if values]
         axes.plot([n for n, _ in means], [mean for _, mean in means], color=colour, marker="o", label=way)
         axes.scatter([n for n, _ in of_way], [value for _, value in of_way], s=12, color=colour, alpha=0.6)
     axes.axhline(

@@ -18,6 +18,7 @@ COLOURS = ("#3d6fb6", "#d1642b", "#3f8f5f", "#8a5bb0", "#b0893a", "#5a6570")
 SCORE_LINES: dict[str, tuple[str, Any]] = {
     "cider_d": ("CIDEr-D", "-"), "bleu_4": ("BLEU-4", (0, (5, 2))), "distinct": ("distinct captions, share", (0, (1, 1.5)))
 }  # fmt: skip
+ROOM_FOR_LEGEND = 1.3  # above the scores, which may be anywhere below
 FONT: Any = {"font.family": "DejaVu Sans", "font.size": 10.5, "svg.fonttype": "none", "axes.titlesize": 12}
 
 
@@ -107,7 +108,8 @@ def draw_losses(curves: Sequence[Curve], *, title: str, skip_steps: int = 0, dar
     has_names = len(curves) == 1 and curves[0].phases
     axes.set_title(title, color=ink, loc="left", pad=22 if has_names else 10)
     for panel in (axes, *below):
-        legend = panel.legend(frameon=False, fontsize=9)
+        place, columns = ("upper left", 2) if panel in below else ("best", 1)
+        legend = panel.legend(frameon=False, fontsize=9, loc=place, ncols=columns)
         for text in legend.get_texts():
             text.set_color(ink)
     return figure
@@ -137,7 +139,7 @@ def _draw_scores(axes: Axes, curves: Sequence[Curve], skip: int) -> None:
                 label=f"{curve.name}: reward of samples",
             )
     axes.set_ylabel("score of captions")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * ROOM_FOR_LEGEND)
 
 
 def _draw_borders(axes: Axes, curves: Sequence[Curve], ink: str, *, named: bool) -> None:
