@@ -4,7 +4,8 @@
     python -m benchmarks flickr8k                    # the table alone
 
 RUN has been evaluated (`img2seq evaluate RUN`). Several runs of one row, which differ in their seed, are given with --run; the table shows
-their mean, and the least and the most, and under it stands the command of each row: the shipped file with what is changed of it. Writes
+their mean, and the least and the most, and under it stand the commands of each row: the shipped file with what is changed of it. Of an
+ensemble RUN is the first member and --evaluation the folder of the evaluation of all; minutes are those of all. Writes
 benchmarks/results/flickr8k_NAME.json: how the run was made, its scores, its history, what its captions are like, and ten of them that a fixed
 seed draws among the images.
 """
@@ -22,11 +23,16 @@ from typing import Any
 from benchmarks.figures import RESULTS, result, save
 from benchmarks.peers import ROOT
 from img2seq.config.load import load_config
+from img2seq.config.schema import Experiment
 from img2seq.config.show import to_flat, value_text
 
 SHIPPED = ROOT / "examples/flickr8k/experiment.yaml"
-# Where things are on a machine does not change what comes out.
-PLACES = ("output_folder", "cache_folder", "manual_valid_ids_file", "input_source", "output_source")
+# Where things are on a machine, who reads them, and what is kept does not change what comes out.
+NEUTRAL = (
+    "output_folder", "cache_folder", "manual_valid_ids_file", "input_source", "output_source", "dataloader_workers", "n_saved_models",
+)  # fmt: skip
+# Of the search, what a row may differ in, and what it is if nothing is said.
+SEARCH = {"method": "beam", "beam_size": 5, "length_penalty": 0.7, "no_repeat_ngram": 0}
 SCORES = ("bleu_4", "meteor", "cider_d", "rouge_l", "loss")
 N_CAPTIONS = 10
 
@@ -56,16 +62,16 @@ def kept(run: Path, evaluation: str) -> dict[str, Any]:
     with (run / "history_valid.csv").open(encoding="utf-8", newline="") as file:
         history = list(csv.DictReader(file))
     environment = json.loads((run / "environment.json").read_text())
+    members = metrics.get("models", [run.name])
     return {
         "config": flat(run / "config.yaml"),
-        "minutes": round(float(history[-1]["elapsed_s"]) / 60, 1),
+        "members": len(members),
+        "minutes": round(len(members) * float(history[-1]["elapsed_s"]) / 60, 1),
         "threads": environment["torch_threads"],
-        "step": metrics["step"],
+        "step": metrics.get("step"),
         "scores": {name: metrics[name] for name in SCORES if name in metrics},
         "intervals_95": {name: metrics["intervals_95"][name] for name in SCORES if name in metrics["intervals_95"]},
-        "decoding": {
-            name: metrics["decoding"][name] for name in ("method", "beam_size", "length_penalty", "no_repeat_ngram")
-        },
+        "decoding": {name: metrics["decoding"][name] for name in SEARCH},
         "captions": metrics["diversity"],
         "ten": {image_id: captions[image_id] for image_id in drawn},
         "history": history,
@@ -93,22 +99,35 @@ def table() -> str:
 
 
 def command(row: str) -> str:
-    """Return the command that trains what a row was trained as, by the shipped file of today."""
-    now, then = flat(SHIPPED), result(row)["runs"][0]["config"]
+    """Return the commands that train and score what a row stands for, by the shipped file of today; of several seeds for the first."""
+    runs = result(row)["runs"]
+    now, then = flat(SHIPPED), of_consequence(runs[0]["config"])
     names = [name for name in now if name not in then and not any(key.startswith(f"{name}.") for key in then)]
     names += [name for name in then if now.get(name) != then[name]]
     changed = [f"--{name}={then.get(name, 'null')}" for name in names]
-    return shlex.join(["img2seq", "train", str(SHIPPED.relative_to(ROOT)), *changed])
+    said = [
+        f"--{name.replace('_', '-')}={value}" for name, value in runs[0]["decoding"].items() if value != SEARCH[name]
+    ]
+    train = shlex.join(["img2seq", "train", str(SHIPPED.relative_to(ROOT)), *changed])
+    return f"{train} && {shlex.join(['img2seq', 'evaluate', *['RUN'] * runs[0].get('members', 1), *said])}"
 
 
 def flat(path: Path) -> dict[str, str]:
-    """Return each value of a configuration but places, as the command line takes it, by its dotted key."""
-    config = load_config(path)
+    """Return the values of a configuration that decide what comes out, as the command line takes them, by dotted key."""
+    return flat_config(load_config(path))
+
+
+def flat_config(config: Experiment) -> dict[str, str]:
+    """Return the same of one that is loaded."""
     values = to_flat(config) | {
         "globals.phases": value_text([p.model_dump(exclude_none=True) for p in config.globals.phases])
     }
-    kept = (name for name in values if name.rpartition(".")[2] not in PLACES)
-    return {name: "null" if values[name] == "None" else values[name] for name in kept}
+    return of_consequence({name: "null" if value == "None" else value for name, value in values.items()})
+
+
+def of_consequence(values: dict[str, str]) -> dict[str, str]:
+    """Return the values that decide what comes out."""
+    return {name: value for name, value in values.items() if name.rpartition(".")[2] not in NEUTRAL}
 
 
 def _rows() -> list[Path]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmarks import __main__, growth, kernels, page, summary
+import yaml
+from benchmarks import __main__, flickr8k, growth, kernels, page, summary, transfer
 from benchmarks.limits import KernelRecorder, seconds_alone
 
 from conftest import ROOT
+from img2seq.config.causal_lm import CausalLM
+from img2seq.config.load import load_config
+from img2seq.config.outputs import ReadOptions
+from img2seq.demo.dataset import write_dataset
 from img2seq.model.cpu import switch, winograd
+from img2seq.start.init import init
 
 
 def test_the_arithmetic_of_a_matrix_product_and_its_gradients_is_counted() -> None:
@@ -112,6 +119,28 @@ def test_a_speed_up_pays_where_medians_and_the_fastest_both_say_so() -> None:
 
 def test_every_switched_speed_up_is_measured() -> None:
     assert set(switch.NAMES) <= set(kernels.SPEED_UPS)
+
+
+def test_the_commands_of_the_rows_of_flickr8k_train_what_the_rows_were_trained_as() -> None:
+    for row in flickr8k._rows():
+        (train, evaluate) = (shlex.split(part) for part in flickr8k.command(row.stem).split(" && "))
+        assert train[:2] == ["img2seq", "train"]
+        assert evaluate[:2] == ["img2seq", "evaluate"]
+        config = load_config(ROOT / train[2], *(override.removeprefix("--") for override in train[3:]))
+        then = flickr8k.of_consequence(flickr8k.result(row.stem)["runs"][0]["config"])
+        now = flickr8k.flat_config(config)
+        assert {name: now.get(name) for name in then} == then
+
+
+def test_the_experiments_of_few_photographs_are_valid(tmp_path: Path) -> None:
+    write_dataset(tmp_path, n_train=20, n_valid=4, seed=0)
+    init(str(tmp_path / "images"), None, tmp_path / "few.yaml", options=ReadOptions())
+    for way in transfer.WAYS:
+        sections = yaml.safe_load((tmp_path / "few.yaml").read_text())
+        transfer.change(sections, way, n_photographs=20, size=[224])
+        (tmp_path / "way.yaml").write_text(yaml.safe_dump(sections))
+        config = load_config(tmp_path / "way.yaml")
+        assert isinstance(config.output.model, CausalLM) == (way in transfer.LANGUAGE_MODELS)
 
 
 def test_every_benchmark_exists() -> None:
