@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 import shutil
 import subprocess
@@ -330,6 +331,27 @@ def test_begun_with_another_captioner_every_printed_command_runs(
     assert "one image input, found 0" in error_of(capsys)
     assert img2seq("init", str(photos), "captions.csv", "--overwrite", "--pretrained-run", "runs") == 2
     assert "runs" in error_of(capsys)
+
+
+def test_a_captioner_of_many_photographs_that_is_at_hand_is_named(
+    photos: Path, finished_runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text_only, run = finished_runs
+    for name, source, n in (
+        ("small", run, 999),
+        ("text", text_only, 9000),
+        ("large", run, 6000),
+        ("middle", run, 3000),
+    ):
+        shutil.copytree(source, Path("runs", name))
+        (Path("runs", name) / "split.json").write_text(json.dumps({"train": [str(i) for i in range(n)], "valid": []}))
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.yaml").write_text("- no run")
+    written(photos)
+    assert "runs/large, of 6,000 photographs: --pretrained-run runs/large (" in capsys.readouterr().out
+    shutil.rmtree("runs")
+    assert img2seq("init", str(photos), "captions.csv", "--overwrite") == 0
+    assert ": --pretrained-run RUN (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 24, 80, 400, 7_000, 100_000, 10**7])

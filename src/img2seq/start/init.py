@@ -17,6 +17,7 @@ from img2seq.progress import counted
 from img2seq.run.folder import open_run, read_model_sections
 from img2seq.run.write import write_text
 from img2seq.start.experiment_file import commented_yaml
+from img2seq.start.known_captioner import known_captioner
 from img2seq.start.look import INPUT_NAME, Found, look
 from img2seq.start.recipe import (
     MOST_TOKENS,
@@ -31,6 +32,7 @@ from img2seq.start.recipe import (
 
 OUTPUT_NAME = "captions"
 ENCODER = "tf_efficientnet_lite0"
+RUNS = "runs"  # the folder of new runs
 FEW = 1000  # photographs: up to as many, another captioner is worth a sentence
 
 
@@ -151,9 +153,13 @@ def _begins_with(pretrained_run: str | None, weights: str | None, n_images: int)
         return [f"begins with {pretrained_run}: its encoder, its decoder and its words; new words are added (docs/few-photographs.md)"]  # fmt: skip
     lines = [f"encoder: {ENCODER}, frozen, {_where(weights)}; the decoder begins from nothing"]
     if n_images <= FEW:
+        known = known_captioner(Path(RUNS), n_images)
+        which = (
+            f"{known[0]}, of {known[1]:,} photographs: --pretrained-run {known[0]}" if known else "--pretrained-run RUN"
+        )
         lines.append(
             "with so few photographs another captioner to begin with, trained on many others, is worth more than all settings: "
-            "--pretrained-run RUN (docs/few-photographs.md: CIDEr-D 0.44 against 0.20 with 100 photographs like its own)"
+            f"{which} (docs/few-photographs.md: CIDEr-D 0.44 against 0.20 with 100 photographs like its own)"
         )
     return lines
 
@@ -161,10 +167,10 @@ def _begins_with(pretrained_run: str | None, weights: str | None, n_images: int)
 def _free_run(photos: str) -> str:
     """Return a run folder that does not exist, named after the photographs, whose text-only baseline does not exist either."""
     name = re.sub(r"[^\w.-]+", "_", Path(photos).resolve().name.partition(".")[0]).strip("._-") or "run"
-    n, run = 1, f"runs/{name}"
+    n, run = 1, f"{RUNS}/{name}"
     while Path(run).exists() or Path(f"{run}_text").exists():
         n += 1
-        run = f"runs/{name}_{n}"
+        run = f"{RUNS}/{name}_{n}"
     return run
 
 
