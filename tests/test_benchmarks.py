@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from benchmarks import __main__, flickr8k, growth, kernels, page, summary, transfer
+from benchmarks.figures import result
 from benchmarks.limits import KernelRecorder, seconds_alone
 
 from conftest import ROOT
@@ -127,7 +128,7 @@ def test_the_commands_of_the_rows_of_flickr8k_train_what_the_rows_were_trained_a
         assert train[:2] == ["img2seq", "train"]
         assert evaluate[:2] == ["img2seq", "evaluate"]
         config = load_config(ROOT / train[2], *(override.removeprefix("--") for override in train[3:]))
-        then = flickr8k.of_consequence(flickr8k.result(row.stem)["runs"][0]["config"])
+        then = flickr8k.of_consequence(result(row.stem)["runs"][0]["config"])
         now = flickr8k.flat_config(config)
         assert {name: now.get(name) for name in then} == then
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -255,6 +256,23 @@ def test_an_interrupted_run_goes_on_exactly_and_keeps_what_it_trained(
     shutil.rmtree(base)
     with pytest.raises(Img2SeqError, match=r"base: expected a folder as transformers saves one, .*; found nothing"):
         Captioner.load(run.path)
+
+
+def test_its_samples_are_rewarded_and_raised(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment(tmp_path, folders["gpt2"], tuning="lora", lora_targets=["c_attn"])
+    config["globals"]["phases"] = [
+        {"name": "words", "n_epochs": 1},
+        {"name": "critical", "n_epochs": 2, "objective": "self_critical", "batch_size": 20, "lr": 0.001},
+    ]
+    run = run_of(tmp_path, config)
+    rows = csv.DictReader(run.history_train.read_text(encoding="utf-8").splitlines())
+    rewards = [float(row["reward"]) for row in rows if row["phase"] == "critical"]
+    assert rewards
+    assert all(0 <= reward < 10 for reward in rewards)
+    before, after = (load_file(at.weights) for at in checkpoints.all_checkpoints(run.checkpoints)[-2:])
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert any("lora_" in name for name in changed)
+    assert any("mapping" in name for name in changed)
 
 
 def test_a_run_that_keeps_all_of_it_needs_no_other_folder(folders: dict[str, Path], tmp_path: Path) -> None:

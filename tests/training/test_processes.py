@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from img2seq.data.order import Group, cut, share
 from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.tables import read_table
+from language_models import write_language_model
 
 FROZEN = [  # batch statistics depend on who sees which image
     "inputs.photo.model_config.freeze_pretrained_model=true",
@@ -78,6 +80,10 @@ VARIANTS = {
         *("globals.optimization.optimizer=sgdm", "globals.accelerator.precision=16-mixed"),
     ],
 }
+# A language model as decoder: of another experiment file, which has no dropout. transformers is not needed for the others.
+LANGUAGE_MODEL = "language model"
+if find_spec("transformers"):
+    VARIANTS[LANGUAGE_MODEL] = [*FROZEN, ONE_EPOCH]
 TOLERANCE = {"bf16": 0.02, "fp16": 0.005, "fsdp, swa, sgdm, fp16": 0.005}  # rounded to 8 and 11 bits in every product
 # Trained by two processes in one sitting, and again with a stop after every step: bit by bit the same.
 STOPPED = {
@@ -105,12 +111,13 @@ ACROSS = {"one to two": [], "two to one": [], "one to two, fsdp": [FSDP], "two t
 
 def job(folder: Path, name: str, overrides: list[str], sittings: int = 0) -> dict[str, object]:
     place = f"globals.basic_experiment.output_folder={folder / name}"
-    return {
-        "name": name,
-        "experiment": str(folder / "experiment.yaml"),
-        "overrides": [*overrides, place],
-        "sittings": sittings,
-    }
+    file = "language_model.yaml" if name.startswith(LANGUAGE_MODEL) else "experiment.yaml"
+    return {"name": name, "experiment": str(folder / file), "overrides": [*overrides, place], "sittings": sittings}
+
+
+def equal(name: str, overrides: list[str]) -> list[str]:
+    """Return the overrides of a variant with those that two processes need to compute the same numbers as one."""
+    return overrides if name == LANGUAGE_MODEL else [*EQUAL, *overrides]
 
 
 # All in one of pytest's workers: another would wait while this one trains.
@@ -126,14 +133,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_all(folder: Path) -> None:
     """Train every variant, in two processes and in this one."""
     write_tiny_data(folder)
-    write_yaml(folder / "experiment.yaml", tiny_config(folder))
+    write_yaml(folder / "experiment.yaml", config := tiny_config(folder))
+    if LANGUAGE_MODEL in VARIANTS:
+        config["outputs"][0]["model_config"] = {
+            "model_type": "causal_lm", "pretrained": str(write_language_model(folder / "llama", "llama")), "tuning": "lora",
+            "prefix_length": 2, "mapping": "mlp", "dropout": 0.0,
+        }  # fmt: skip
+        config["outputs"][0]["output_type_info"] = {"max_length": "max"}
+        write_yaml(folder / "language_model.yaml", config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
         for name, overrides in VARIANTS.items():
-            run_job(job(folder, f"{name}, 1", [*EQUAL, *overrides]))
+            run_job(job(folder, f"{name}, 1", equal(name, overrides)))
         for name in ("one to two", "one to two, fsdp"):
             run_job(job(folder, name, [*EQUAL, *ACROSS[name]], sittings=3))
-        jobs = [job(folder, f"{name}, 2", [*EQUAL, *overrides]) for name, overrides in VARIANTS.items()]
+        jobs = [job(folder, f"{name}, 2", equal(name, overrides)) for name, overrides in VARIANTS.items()]
         for name, overrides in STOPPED.items():
             jobs += [job(folder, f"{name}, whole", overrides), job(folder, f"{name}, stopped", overrides, sittings=99)]
         for name, overrides in ACROSS.items():
