@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.figures import RESULTS, result, save
 from benchmarks.peers import ROOT
+from img2seq.config.decoding import Decoding
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
 from img2seq.config.show import to_flat, value_text
@@ -31,8 +32,7 @@ SHIPPED = ROOT / "examples/flickr8k/experiment.yaml"
 NEUTRAL = (
     "output_folder", "cache_folder", "manual_valid_ids_file", "input_source", "output_source", "dataloader_workers", "n_saved_models",
 )  # fmt: skip
-# Of the search, what a row may differ in, and what it is if nothing is said.
-SEARCH = {"method": "beam", "beam_size": 5, "length_penalty": 0.7, "no_repeat_ngram": 0}
+SEARCH = ("method", "beam_size", "length_penalty", "no_repeat_ngram")  # what the searches of rows may differ in
 SCORES = ("bleu_4", "meteor", "cider_d", "rouge_l", "loss")
 N_CAPTIONS = 10
 
@@ -106,7 +106,9 @@ def command(row: str) -> str:
     names += [name for name in then if now.get(name) != then[name]]
     changed = [f"--{name}={then.get(name, 'null')}" for name in names]
     said = [
-        f"--{name.replace('_', '-')}={value}" for name, value in runs[0]["decoding"].items() if value != SEARCH[name]
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in runs[0]["decoding"].items()
+        if value != getattr(Decoding(), name)
     ]
     train = shlex.join(["img2seq", "train", str(SHIPPED.relative_to(ROOT)), *changed])
     return f"{train} && {shlex.join(['img2seq', 'evaluate', *['RUN'] * runs[0].get('members', 1), *said])}"

@@ -38,6 +38,7 @@ import yaml
 from benchmarks.figures import result, save
 from benchmarks.peers import ROOT
 from benchmarks.photographs import FLICKR8K
+from img2seq.run.folder import open_run, read_json, read_model_sections
 
 N_VALID = 300
 NOTHING, ENCODER, CAPTIONER = "from nothing", "pretrained encoder", "another captioner"
@@ -77,7 +78,8 @@ def main(line: list[str]) -> None:
 
 def measure(base: Path, points: list[tuple[int, str, int]], at_once: int) -> None:
     """Train and score the points that are missing; results are kept after each."""
-    split = json.loads((base / "split.json").read_text())
+    run = open_run(base)
+    split, size = read_json(run.split), list(read_model_sections(run).inputs[0].input_type_info.size)
     with (FLICKR8K / "captions_all.csv").open(encoding="utf-8", newline="") as file:
         known = {row["ID"] for row in csv.DictReader(file)}
     valid = sorted(random.Random(0).sample(sorted(split["valid"]), N_VALID))
@@ -101,7 +103,7 @@ def measure(base: Path, points: list[tuple[int, str, int]], at_once: int) -> Non
                 if (n, way, seed) in measured or impossible:
                     continue
                 drawn = random.Random(seed).sample(unseen if n <= len(unseen) else any_others, n)
-                waiting.append(pool.submit(measure_point, folder, base, way, drawn, valid, seed))
+                waiting.append(pool.submit(measure_point, folder, base, way, drawn, valid, seed, size))
             for done in as_completed(waiting):
                 kept.append(done.result())
                 print(kept[-1], flush=True)
@@ -110,7 +112,7 @@ def measure(base: Path, points: list[tuple[int, str, int]], at_once: int) -> Non
 
 
 def measure_point(
-    folder: Path, base: Path, way: str, photographs: list[str], valid: list[str], seed: int
+    folder: Path, base: Path, way: str, photographs: list[str], valid: list[str], seed: int, size: list[int]
 ) -> dict[str, Any]:
     """Train on some photographs, and return what came of it."""
     began = time.monotonic()
@@ -128,8 +130,7 @@ def measure_point(
     sections["globals"]["visualization_logging"] = {"no_pbar": True}
     sections["globals"]["evaluation_checkpoint"].pop("caption_metrics", None)  # of 300 images they would take long
     sections["outputs"][0]["output_info"]["output_source"] = str(folder / f"{name}.csv")
-    of_base = yaml.safe_load((base / "config.yaml").read_text())["inputs"][0]["input_type_info"]
-    change(sections, way, n_photographs=len(photographs), size=of_base["size"])
+    change(sections, way, n_photographs=len(photographs), size=size)
     experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
     call("train", experiment)
     seconds = round(time.monotonic() - began)

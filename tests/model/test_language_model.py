@@ -258,7 +258,7 @@ def test_an_interrupted_run_goes_on_exactly_and_keeps_what_it_trained(
         Captioner.load(run.path)
 
 
-def test_its_samples_are_rewarded_and_raised(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_self_critical_phase_changes_what_is_tuned(folders: dict[str, Path], tmp_path: Path) -> None:
     config = experiment(tmp_path, folders["gpt2"], tuning="lora", lora_targets=["c_attn"])
     config["globals"]["phases"] = [
         {"name": "words", "n_epochs": 1},

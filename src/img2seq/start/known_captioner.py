@@ -6,6 +6,7 @@ from pathlib import Path
 
 from img2seq.config.outputs import SequenceModel
 from img2seq.errors import Img2SeqError
+from img2seq.run.checkpoint import all_checkpoints
 from img2seq.run.folder import RunFolder, read_json, read_model_sections
 
 LEAST_PHOTOGRAPHS = 1000  # of a captioner that is worth beginning with
@@ -24,7 +25,7 @@ def known_captioner(folder: Path, n_images: int) -> tuple[Path, int] | None:
         is_ours = len(sections.inputs) == 1 and all(
             isinstance(output.model, SequenceModel) for output in sections.outputs
         )
-        if is_ours and any(run.checkpoints.glob("step-*")) and n_trained >= max(LEAST_PHOTOGRAPHS, 3 * n_images):
+        if is_ours and all_checkpoints(run.checkpoints) and n_trained >= max(LEAST_PHOTOGRAPHS, 3 * n_images):
             known.append((n_trained, run.path))
     n_trained, path = max(known, default=(0, None))
     return None if path is None else (path, n_trained)
