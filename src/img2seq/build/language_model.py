@@ -234,18 +234,16 @@ def _add_low_rank_changes(model: Any, options: CausalLM) -> None:
         if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
     ]
     ends = sorted({name.rpartition(".")[2] for name in names})
-    field = "model_config.lora_targets"
     for target in options.lora_targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise ConfigError(f"{field}: no layer's name ends in {target!r}; some that do exist: {shown_all(ends)}")
+            raise ConfigError(
+                f"model_config.lora_targets: no layer's name ends in {target!r}; some that do exist: {shown_all(ends)}"
+            )
     changes = peft.LoraConfig(
         r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=options.dropout,
-        target_modules=options.lora_targets or None,
+        target_modules=options.lora_targets or "all-linear",
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in model.modules()),
     )  # fmt: skip
-    try:
-        peft.inject_adapter_in_model(changes, model)
-    except ValueError as error:
-        raise ConfigError(f"{field}: PEFT knows none for this architecture; name some of {shown_all(ends)}") from error
+    peft.inject_adapter_in_model(changes, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)

@@ -24,7 +24,7 @@ class CausalLM(Section):
     restrict_vocabulary: bool = Field(True, description="Ours. Keep only the tokens that the training captions use, and single bytes, so that any text can still be written: fewer rows to embed and to choose from. false keeps all.")
     lora_rank: int = Field(8, ge=1, le=4096, description="Ours. Rank of the changes.")
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="Ours. They are multiplied by lora_alpha / lora_rank.")
-    lora_targets: list[str] = Field([], description="Ours. Ends of the names of the layers that change, such as [q_proj, v_proj]; empty is what PEFT has for the architecture.")
+    lora_targets: list[str] = Field([], description="Ours. Ends of the names of the layers that change, such as [q_proj, v_proj]; empty is every linear layer but the output.")
     embed: bool = Field(False, description="Ours. Keep the whole language model in each checkpoint. Otherwise a run whose language model is not fully trained holds what was trained, and reads the rest from where `pretrained` says.")
 
     @property

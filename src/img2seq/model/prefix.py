@@ -2,8 +2,9 @@
 
 Shapes: B images, P places of the memory, L vectors of the prefix, E width of the language model's embeddings.
 
-Both kinds end with a normalisation whose scale begins as that of the language model's own embeddings, so that it sees a prefix of
-the size that it knows; ClipCap has none.
+Both kinds end with a normalisation that begins with the mean and the deviation of the language model's own embeddings, dimension by dimension, so that
+its first prefix is among the vectors that it knows; ClipCap has none. The mean is most of it: those of SmolLM2 are 3.2 long, their mean 2.2, and a
+prefix without it lets the loss rise for a quarter of a short training.
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ class TransformerMapping(nn.Module):
 
 
 class Mapping(nn.Module):
-    """A mapping whose prefix has the scale of the language model's embeddings."""
+    """A mapping whose prefix begins with the mean and the deviation of the language model's embeddings."""
 
     def __init__(self, inner: MlpMapping | TransformerMapping, embeddings: Tensor):
         super().__init__()
         self.inner = inner
         self.norm = nn.LayerNorm(embeddings.shape[1])
-        self.norm.weight.data.mul_(embeddings.detach().square().mean().sqrt())
+        with torch.no_grad():
+            self.norm.weight.copy_(embeddings.std(0))
+            self.norm.bias.copy_(embeddings.mean(0))
 
     def forward(self, memory: Tensor) -> Tensor:
         """Return (B, L, E) for (B, P, E)."""
