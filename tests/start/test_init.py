@@ -20,7 +20,7 @@ from img2seq.data.sources.read import read_captions
 from img2seq.model.pypi_weights import installed_weights
 from img2seq.run.folder import read_json
 from img2seq.start import init as start
-from img2seq.start.recipe import RECIPES, evaluation_interval, recipe_for, text_of, valid_size
+from img2seq.start.recipe import RECIPES, Recipe, evaluation_interval, recipe_for, text_of, valid_size
 from in_formats import FORMATS, KEYS, coco_mini, with_sides
 
 needs_coco_mini = pytest.mark.skipif(
@@ -289,6 +289,16 @@ def test_the_file_says_why_beside_each_choice(photos: Path) -> None:
         (line,) = [line for line in lines if line.strip().startswith(f"{key}:")]
         assert "  # " in line, line
     assert max(map(len, lines)) <= 140
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"up to {recipe.most_captions}")
+def test_the_file_is_what_its_recipe_says(recipe: Recipe, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "recipe_for", lambda n: recipe)
+    settings = written(photos).globals
+    assert settings.basic_experiment.n_epochs == recipe.n_epochs
+    assert (settings.optimization.lr, settings.optimization.lr_lb) == (recipe.lr, recipe.lr_lb)
+    assert settings.model.ema_decay == recipe.ema_decay
+    assert max(map(len, Path("experiment.yaml").read_text().splitlines())) <= 140
 
 
 @pytest.mark.parametrize(
