@@ -150,7 +150,7 @@ def change(sections: dict[str, Any], way: str, *, n_photographs: int, size: list
         epochs = max(1, MOST_CAPTIONS // n_captions)
         # Evaluated once, at the end: a limit of time would stop them without a score.
         sections["globals"]["basic_experiment"] |= {"n_epochs": epochs, "batch_size": 20, "max_time_s": None}
-        sections["globals"]["optimization"] = {"lr": 0.003, "wd": 0.01}  # 0.001 learns more slowly in so few steps
+        sections["globals"]["optimization"] = {"lr": 0.001, "wd": 0.01}
         sections["globals"]["evaluation_checkpoint"]["sample_interval"] = epochs * -(-n_captions // 20)  # the end
         sections["globals"].pop("model", None)  # an average over a hundred steps would be mostly of the first ones
         output["model_config"] = {

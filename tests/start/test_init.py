@@ -298,6 +298,7 @@ def test_the_file_is_what_its_recipe_says(recipe: Recipe, photos: Path, monkeypa
     assert settings.basic_experiment.n_epochs == recipe.n_epochs
     assert (settings.optimization.lr, settings.optimization.lr_lb) == (recipe.lr, recipe.lr_lb)
     assert settings.model.ema_decay == recipe.ema_decay
+    assert settings.optimization.wd == recipe.wd
     assert max(map(len, Path("experiment.yaml").read_text().splitlines())) <= 140
 
 

@@ -18,7 +18,7 @@ class CausalLM(Section):
     tuning: Literal["frozen", "lora", "full"] = Field("frozen", description="Ours. frozen: the language model stays as it is, what maps images to its prefix is trained. lora: low-rank changes of its layers are trained, too. full: all of it.")
     lr_factor: float = Field(1.0, gt=0, le=1000, description="Ours. The learning rate of lora and full as a multiple of `optimization.lr`; the mapping has that itself.")
     prefix_length: int = Field(10, ge=1, le=1024, description="Ours. Vectors before the text that all images of a caption become.")
-    mapping: Literal["mlp", "transformer"] = Field("transformer", description="Ours. How images become the prefix. transformer: learned queries beside the context vectors. mlp: two layers over the mean of the context vectors.")
+    mapping: Literal["mlp", "transformer"] = Field("mlp", description="Ours. How images become the prefix. mlp: two layers over the mean of the context vectors. transformer: learned queries beside the context vectors, which needs more training to see a picture.")
     mapping_layers: int = Field(2, ge=1, le=64, description="Ours. Layers of the mapping transformer.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Ours. Dropout in the mapping, and before the low-rank changes.")
     restrict_vocabulary: bool = Field(True, description="Ours. Keep only the tokens that the training captions use, and single bytes, so that any text can still be written: fewer rows to embed and to choose from. false keeps all.")

@@ -2,9 +2,10 @@
 
 Shapes: B images, P places of the memory, L vectors of the prefix, E width of the language model's embeddings.
 
-Both kinds end with a normalisation that begins with the mean and the deviation of the language model's own embeddings, dimension by dimension, so that
-its first prefix is among the vectors that it knows; ClipCap has none. The mean is most of it: those of SmolLM2 are 3.2 long, their mean 2.2, and a
-prefix without it lets the loss rise for a quarter of a short training.
+Both kinds end with a normalisation that has the deviation of the language model's own embeddings, dimension by dimension, and begins with their mean, so
+that its first prefix is among the vectors that it knows; ClipCap has none. The mean is most of it: those of SmolLM2 are 3.2 long, their mean 2.2, and a
+prefix without it lets the loss rise for a quarter of a short training. The deviation is not trained: what an image adds is noise at first, and a
+training that may shrink it leaves one prefix for all images.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class TransformerMapping(nn.Module):
 
 
 class Mapping(nn.Module):
-    """A mapping whose prefix begins with the mean and the deviation of the language model's embeddings."""
+    """A mapping whose prefix has the deviation of the language model's embeddings, and begins with their mean."""
 
     def __init__(self, inner: MlpMapping | TransformerMapping, embeddings: Tensor):
         super().__init__()
@@ -58,6 +59,7 @@ class Mapping(nn.Module):
         with torch.no_grad():
             self.norm.weight.copy_(embeddings.std(0))
             self.norm.bias.copy_(embeddings.mean(0))
+        self.norm.weight.requires_grad_(False)
 
     def forward(self, memory: Tensor) -> Tensor:
         """Return (B, L, E) for (B, P, E)."""

@@ -214,7 +214,7 @@ def _experiment(
             "basic_experiment": basic,
             **({"model": {"ema_decay": recipe.ema_decay}} if recipe.ema_decay else {}),
             "optimization": {
-                "lr": recipe.lr, **({"lr_lb": recipe.lr_lb} if recipe.lr_lb else {}), "wd": 0.05, "label_smoothing": recipe.label_smoothing,
+                "lr": recipe.lr, **({"lr_lb": recipe.lr_lb} if recipe.lr_lb else {}), "wd": recipe.wd, "label_smoothing": recipe.label_smoothing,
             },
             "lr_schedule": {"lr_schedule": "cosine"},
             "evaluation_checkpoint": {"sample_interval": interval},
@@ -254,6 +254,7 @@ def _experiment(
         f"{where}.on_bad_data": "leave out what cannot be used; img2seq data check lists it",
         "globals.model.ema_decay": "evaluate and keep a running average of the weights",
         "globals.optimization.lr_lb": "the rate ends here: the running average of the weights does what less would",
+        "globals.optimization.wd": "pulls the weights towards zero, against overfitting",
         "globals.optimization.label_smoothing": "against overfitting",
         "globals.evaluation_checkpoint.sample_interval": (
             f"steps: about {-(-n_captions // recipe.batch_size)} are an epoch; the best checkpoint is kept" if recipe.n_evaluations > 1

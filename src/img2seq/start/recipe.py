@@ -22,7 +22,7 @@ class Recipe:
     Attributes:
         most_captions: to train on, up to which this recipe is taken.
         size: side of the images in pixels.
-        n_epochs, batch_size, lr, lr_lb, dropout, label_smoothing, ema_decay: of training.
+        n_epochs, batch_size, lr, lr_lb, wd, dropout, label_smoothing, ema_decay: of training.
         embedding_dim, num_layers, num_heads: of the decoder.
         min_freq: of words.
         no_repeat_ngram: for the commands that caption: little training leaves a decoder that repeats itself.
@@ -41,6 +41,7 @@ class Recipe:
     num_heads: int
     min_freq: int
     lr_lb: float = 0.0
+    wd: float = 0.05
     label_smoothing: float = 0.1
     no_repeat_ngram: int = 2
     n_evaluations: int = 10
@@ -49,7 +50,7 @@ class Recipe:
 RECIPES = [
     Recipe(200, size=128, n_epochs=60, batch_size=16, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2, n_evaluations=1),
     Recipe(1_000, size=128, n_epochs=25, batch_size=50, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2),
-    Recipe(10_000, size=128, n_epochs=10, batch_size=50, lr=0.002, lr_lb=0.001, dropout=0.3, ema_decay=0.99, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
+    Recipe(10_000, size=128, n_epochs=10, batch_size=50, lr=0.002, lr_lb=0.001, wd=1.0, dropout=0.5, ema_decay=0.99, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
     Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
 ]  # fmt: skip
 
@@ -108,7 +109,7 @@ def recipe_for(n_captions: int) -> Recipe:
 def fine_tuning_recipe(n_captions: int) -> Recipe:
     """Return the recipe for so many training captions where another captioner is begun with: shorter, at a lower rate."""
     batch_size = 25 if n_captions < 1_000 else 50
-    return replace(recipe_for(n_captions), n_epochs=10, batch_size=batch_size, lr=0.0005, lr_lb=0.0, dropout=0.3, ema_decay=None, min_freq=2, n_evaluations=10)  # fmt: skip
+    return replace(recipe_for(n_captions), n_epochs=10, batch_size=batch_size, lr=0.0005, lr_lb=0.0, wd=0.05, dropout=0.3, ema_decay=None, min_freq=2, n_evaluations=10)  # fmt: skip
 
 
 def valid_size(n_images: int) -> int:
