@@ -5,7 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from img2seq.metrics import java, score
 from img2seq.metrics.diversity import measure_diversity
+from img2seq.report import comparison_page
 from img2seq.report.comparison import bootstrap, gain_over, read_runs, shuffled_gain
 from img2seq.report.comparison_page import compare
 from img2seq.report.evaluation_page import METRIC_NAMES, evaluation_page
@@ -91,6 +92,24 @@ def test_the_page_is_one_file_that_reads_offline_in_light_and_dark(
     for entry in read_json(finished_runs[1] / "validation/captions.json"):
         assert entry["caption"] in page
         assert entry["true"][0] in page
+
+
+@pytest.mark.parametrize(
+    ("interval", "may_be_chance"), [((-0.1, 0.2), True), ((0.1, 0.2), False), ((-0.2, -0.1), False)]
+)
+def test_the_headline_says_what_may_be_chance(
+    interval: tuple[float, float],
+    may_be_chance: bool,
+    finished_runs: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = comparison_page.gain_over
+    monkeypatch.setattr(comparison_page, "gain_over", lambda *runs: replace(real(*runs), ci95=interval))
+    comparison_page.compare(finished_runs, tmp_path / "both")
+    headline = re.search(r'<p class="headline">(.*)</p>', (tmp_path / "both/report.html").read_text(encoding="utf-8"))
+    assert headline is not None
+    assert ("which may be chance" in headline[1]) == may_be_chance
 
 
 def test_captions_cannot_smuggle_markup_into_the_page(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:
