@@ -104,8 +104,7 @@ def test_the_headline_says_what_may_be_chance(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = comparison_page.gain_over
-    monkeypatch.setattr(comparison_page, "gain_over", lambda *runs: replace(real(*runs), ci95=interval))
+    monkeypatch.setattr(comparison_page, "gain_over", lambda *runs: replace(gain_over(*runs), ci95=interval))
     comparison_page.compare(finished_runs, tmp_path / "both")
     headline = re.search(r'<p class="headline">(.*)</p>', (tmp_path / "both/report.html").read_text(encoding="utf-8"))
     assert headline is not None
