@@ -213,9 +213,7 @@ def _experiment(
         "globals": {
             "basic_experiment": basic,
             **({"model": {"ema_decay": recipe.ema_decay}} if recipe.ema_decay else {}),
-            "optimization": {
-                "lr": recipe.lr, **({"lr_lb": recipe.lr_lb} if recipe.lr_lb else {}), "wd": recipe.wd, "label_smoothing": recipe.label_smoothing,
-            },
+            "optimization": {"lr": recipe.lr, "lr_lb": recipe.lr_lb, "wd": recipe.wd, "label_smoothing": recipe.label_smoothing},
             "lr_schedule": {"lr_schedule": "cosine"},
             "evaluation_checkpoint": {"sample_interval": interval},
         },
@@ -253,7 +251,7 @@ def _experiment(
         f"{where}.valid_size": f"images held out, of {len(found.train):,}",
         f"{where}.on_bad_data": "leave out what cannot be used; img2seq data check lists it",
         "globals.model.ema_decay": "evaluate and keep a running average of the weights",
-        "globals.optimization.lr_lb": "the rate ends here: the running average of the weights does what less would",
+        "globals.optimization.lr_lb": "the rate ends here" + (": the running average of the weights does what less would" if recipe.lr_lb else ""),
         "globals.optimization.wd": "pulls the weights towards zero, against overfitting",
         "globals.optimization.label_smoothing": "against overfitting",
         "globals.evaluation_checkpoint.sample_interval": (
