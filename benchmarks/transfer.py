@@ -48,6 +48,7 @@ WAYS = (NOTHING, SMALL_PICTURES, ENCODER, CAPTIONER, *LANGUAGE_MODELS)
 EVERY_SEED = (100, 400)
 MOST_SECONDS = 480  # of training
 MOST_CAPTIONS = 2400  # of language models, all epochs together: more are more than that time on one core
+LANGUAGE_MODEL_BATCH = 20  # captions
 
 
 def main(line: list[str]) -> None:
@@ -149,9 +150,15 @@ def change(sections: dict[str, Any], way: str, *, n_photographs: int, size: list
         n_captions = 5 * n_photographs
         epochs = max(1, MOST_CAPTIONS // n_captions)
         # Evaluated once, at the end: a limit of time would stop them without a score.
-        sections["globals"]["basic_experiment"] |= {"n_epochs": epochs, "batch_size": 20, "max_time_s": None}
+        sections["globals"]["basic_experiment"] |= {
+            "n_epochs": epochs,
+            "batch_size": LANGUAGE_MODEL_BATCH,
+            "max_time_s": None,
+        }
         sections["globals"]["optimization"] = {"lr": 0.001, "wd": 0.01}
-        sections["globals"]["evaluation_checkpoint"]["sample_interval"] = epochs * -(-n_captions // 20)  # the end
+        sections["globals"]["evaluation_checkpoint"]["sample_interval"] = epochs * -(
+            -n_captions // LANGUAGE_MODEL_BATCH
+        )  # the end
         sections["globals"].pop("model", None)  # an average over a hundred steps would be mostly of the first ones
         output["model_config"] = {
             "model_type": "causal_lm", "pretrained": "pypi:smollm2", "tuning": LANGUAGE_MODELS[way],

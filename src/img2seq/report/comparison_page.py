@@ -100,12 +100,16 @@ def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
     return "\n".join(lines)
 
 
+def may_be_chance(interval: Sequence[float]) -> bool:
+    return interval[0] <= 0 <= interval[1]
+
+
 def say_gain(gain: Gain) -> str:
     """Return a gain as one sentence."""
     if gain.nats_per_token is None or gain.ci95 is None:
         return f"{gain.run} cannot be compared with {gain.baseline}: {gain.refused}"
     low, high = gain.ci95
-    sure = "" if low > 0 or high < 0 else "; the interval holds zero, so this may be chance"
+    sure = "; the interval holds zero, so this may be chance" if may_be_chance(gain.ci95) else ""
     word = "below" if gain.nats_per_token >= 0 else "above"
     return f"{gain.run} is {abs(gain.nats_per_token):.4f} nats per token {word} {gain.baseline} (95 % interval of the gain {low:.4f} to {high:.4f}, {counted(gain.n_images, 'image')}){sure}"
 
@@ -180,6 +184,7 @@ def page(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain], data: dict[s
         shuffled_sentences=[say_shuffled(run) for run in runs if shuffled_gain(run) is not None]
         + [say_chosen(run) for run in runs if run.best_by != "loss"],
         clock=clock,
+        may_be_chance=may_be_chance,
         exp=math.exp,
         scores=scores,
         losses_figure=[
