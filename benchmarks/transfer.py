@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +78,45 @@ def main(line: list[str]) -> None:
     draw(found)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Ids of photographs.
+
+    Attributes:
+        dev: of the dev split.
+        valid: those of them that all ways caption.
+        seen: the captioner trains on.
+        unseen: in neither.
+        others: all but the dev split.
+    """
+
+    dev: list[str]
+    valid: list[str]
+    seen: list[str]
+    unseen: list[str]
+    others: list[str]
+
+
+def draw_photographs(split_of: dict[str, str]) -> Drawn:
+    """Return which photographs the captioner sees, which are trained on, and which are captioned."""
+    train, dev = (sorted(image for image, split in split_of.items() if split == name) for name in ("train", "dev"))
+    seen = random.Random(0).sample(train, N_CAPTIONER)
+    others = sorted(set(split_of) - set(dev))
+    valid = sorted(random.Random(0).sample(dev, N_VALID))
+    return Drawn(dev, valid, seen, sorted(set(others) - set(seen)), others)
+
+
 def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
     """Train and score the points that are missing; results are kept after each."""
     with (FLICKR8K / "splits.csv").open(encoding="utf-8", newline="") as file:
-        split_of = {row["ID"]: row["Split"] for row in csv.DictReader(file)}
-    train, dev = (sorted(image for image, split in split_of.items() if split == name) for name in ("train", "dev"))
-    seen = random.Random(0).sample(train, N_CAPTIONER)
-    valid = sorted(random.Random(0).sample(dev, N_VALID))
-    any_others = sorted(set(split_of) - set(dev))
-    unseen = sorted(set(any_others) - set(seen))
+        drawn = draw_photographs({row["ID"]: row["Split"] for row in csv.DictReader(file)})
     found = {"untouched": {}, "points": []} | result("transfer")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_captions(folder / "valid.csv", valid)
-        write_ids(folder / "valid_ids.txt", valid)
+        write_captions(folder / "valid.csv", drawn.valid)
+        write_ids(folder / "valid_ids.txt", drawn.valid)
         if any(way == CAPTIONER for _, way, _ in points):
-            train_captioner(folder, seen, dev)
+            train_captioner(folder, drawn)
             of_valid = ["--captions", str(folder / "valid.csv"), "--images", str(FLICKR8K / "images")]
             untouched = scores(CAPTIONER_RUN, folder / "untouched", *of_valid)
             if rounded(found["untouched"]) != rounded(untouched):
@@ -104,11 +128,11 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
         with ThreadPoolExecutor(at_once) as pool:
             waiting = []
             for n, way, seed in points:
-                impossible = (way == CAPTIONER and n > len(unseen)) or (way in LANGUAGE_MODELS and n > 1000)
+                impossible = (way == CAPTIONER and n > len(drawn.unseen)) or (way in LANGUAGE_MODELS and n > 1000)
                 if (n, way, seed) in measured or impossible:
                     continue
-                drawn = random.Random(seed).sample(unseen if n <= len(unseen) else any_others, n)
-                waiting.append(pool.submit(measure_point, folder, way, drawn, valid, seed))
+                photographs = random.Random(seed).sample(drawn.unseen if n <= len(drawn.unseen) else drawn.others, n)
+                waiting.append(pool.submit(measure_point, folder, way, photographs, drawn.valid, seed))
             for done in as_completed(waiting):
                 print(done.result(), flush=True)
                 found = result("transfer")  # read again: other processes may measure other points
@@ -121,12 +145,12 @@ def keep(found: dict[str, Any]) -> None:
     save("transfer", {"validation": N_VALID, "untouched": found["untouched"], "points": points})
 
 
-def train_captioner(folder: Path, seen: list[str], dev: list[str]) -> None:
+def train_captioner(folder: Path, drawn: Drawn) -> None:
     """Train the captioner that is begun with, unless it is there."""
     if CAPTIONER_RUN.exists():
         return
-    write_captions(folder / "captioner.csv", [*seen, *dev])
-    write_ids(folder / "dev_ids.txt", dev)
+    write_captions(folder / "captioner.csv", [*drawn.seen, *drawn.dev])
+    write_ids(folder / "dev_ids.txt", drawn.dev)
     unfinished = CAPTIONER_RUN.with_suffix(".part")
     changed = {
         "globals.basic_experiment.output_folder": unfinished,

@@ -144,6 +144,18 @@ def test_the_experiments_of_few_photographs_are_valid(tmp_path: Path) -> None:
         assert isinstance(config.output.model, CausalLM) == (way in transfer.LANGUAGE_MODELS)
 
 
+def test_no_way_of_few_photographs_trains_on_what_is_captioned_nor_on_what_the_captioner_saw() -> None:
+    split_of = {
+        f"{split}{n}": split for split, count in (("train", 6000), ("dev", 1000), ("none", 90)) for n in range(count)
+    }
+    drawn = transfer.draw_photographs(split_of)
+    assert len(drawn.valid) == transfer.N_VALID
+    assert set(drawn.valid) <= set(drawn.dev)
+    assert len(drawn.unseen) == 7090 - 1000 - transfer.N_CAPTIONER
+    assert not set(drawn.unseen) & {*drawn.seen, *drawn.dev}
+    assert not {*drawn.others, *drawn.seen} & set(drawn.dev)
+
+
 def test_every_benchmark_exists() -> None:
     for name in (*__main__.NAMES, *__main__.BY_NAME_ALONE):
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
