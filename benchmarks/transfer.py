@@ -1,6 +1,6 @@
 """Which way helps with few photographs, and from how many: CIDEr-D against the number of training photographs.
 
-    python -m benchmarks transfer [--photographs 50 100 ...] [--ways NAME ...] [--seeds 3] [--at-once 2]
+    python -m benchmarks transfer [--photographs 50 100 ...] [--ways NAME ...] [--seeds 0 1 2] [--at-once 2]
     python -m benchmarks transfer --drawn            # only the table and the figure, of what was measured
 
 Another captioner is trained first, if runs/transfer_captioner is not there: by examples/flickr8k/experiment.yaml with EfficientNet-lite0 at 224 pixels, on
@@ -16,7 +16,7 @@ cannot be begun with). The ways:
 
 All are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and choose their checkpoint by the loss of the 300. Training stops
 after eight minutes; language models have no such limit: they see 2,400 captions or one epoch, and 6,000 photographs are too many for that. 100 and 400 photographs are
-trained on with every seed, the others with the first; a seed also draws other photographs. Points that the
+trained on with every seed, the others with seed 0; a seed also draws other photographs. Points that the
 results have already are not measured again, those of another captioner unless it scores as it did. Writes benchmarks/results/transfer.json and docs/images/transfer.png.
 """
 
@@ -110,7 +110,6 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
     """Train and score the points that are missing; results are kept after each."""
     with (FLICKR8K / "splits.csv").open(encoding="utf-8", newline="") as file:
         drawn = draw_photographs({row["ID"]: row["Split"] for row in csv.DictReader(file)})
-    found = {"untouched": {}, "points": []} | result("transfer")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_captions(folder / "valid.csv", drawn.valid)
@@ -118,12 +117,8 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
         if any(way == CAPTIONER for _, way, _ in points):
             train_captioner(folder, drawn)
             of_valid = ["--captions", str(folder / "valid.csv"), "--images", str(FLICKR8K / "images")]
-            untouched = scores(CAPTIONER_RUN, folder / "untouched", *of_valid)
-            if rounded(found["untouched"]) != rounded(untouched):
-                found["points"] = [point for point in found["points"] if point["way"] != CAPTIONER]
-            found["untouched"] = untouched
-            keep(found)
-        measured = {(point["photographs"], point["way"], point["seed"]) for point in found["points"]}
+            keep_captioner(scores(CAPTIONER_RUN, folder / "untouched", *of_valid))
+        measured = {(point["photographs"], point["way"], point["seed"]) for point in found_so_far()["points"]}
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // at_once))
         with ThreadPoolExecutor(at_once) as pool:
             waiting = []
@@ -135,8 +130,21 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
                 waiting.append(pool.submit(measure_point, folder, way, photographs, drawn.valid, seed))
             for done in as_completed(waiting):
                 print(done.result(), flush=True)
-                found = result("transfer")  # read again: other processes may measure other points
+                found = found_so_far()
                 keep(found | {"points": [*found["points"], done.result()]})
+
+
+def found_so_far() -> dict[str, Any]:
+    """Return what was found; read just before it is added to, for other processes may measure other points."""
+    return {"untouched": {}, "points": []} | result("transfer")
+
+
+def keep_captioner(untouched: dict[str, Any]) -> None:
+    """Write what the captioner scores, and forget the points of one that scored otherwise."""
+    found = found_so_far()
+    is_same = rounded(found["untouched"]) == rounded(untouched)
+    points = [point for point in found["points"] if is_same or point["way"] != CAPTIONER]
+    keep({"untouched": untouched, "points": points})
 
 
 def keep(found: dict[str, Any]) -> None:

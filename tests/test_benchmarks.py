@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from benchmarks import __main__, flickr8k, growth, kernels, page, summary, transfer
+from benchmarks import __main__, figures, flickr8k, growth, kernels, page, summary, transfer
 from benchmarks.figures import result
 from benchmarks.limits import KernelRecorder, seconds_alone
 
-from conftest import ROOT
+from conftest import ROOT, needs_flickr8k
 from img2seq.config.causal_lm import CausalLM
 from img2seq.config.load import load_config
 from img2seq.config.outputs import ReadOptions
@@ -154,6 +154,28 @@ def test_no_way_of_few_photographs_trains_on_what_is_captioned_nor_on_what_the_c
     assert len(drawn.unseen) == 7090 - 1000 - transfer.N_CAPTIONER
     assert not set(drawn.unseen) & {*drawn.seen, *drawn.dev}
     assert not {*drawn.others, *drawn.seen} & set(drawn.dev)
+
+
+@needs_flickr8k
+@pytest.mark.parametrize("scores_as_before", [True, False])
+def test_a_point_that_another_process_measures_while_the_captioner_is_trained_is_kept(
+    scores_as_before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    of_captioner, of_other, of_this = (
+        {"photographs": n, "way": way, "seed": 0}
+        for n, way in ((50, transfer.CAPTIONER), (50, transfer.ENCODER), (100, transfer.CAPTIONER))
+    )
+    before = {"untouched": {"cider_d": 0.5}, "points": [of_captioner]}
+    transfer.keep(before)
+    monkeypatch.setattr(
+        transfer, "train_captioner", lambda *_: transfer.keep(before | {"points": [of_captioner, of_other]})
+    )
+    monkeypatch.setattr(transfer, "scores", lambda *_: {"cider_d": 0.5 if scores_as_before else 0.6})
+    monkeypatch.setattr(transfer, "measure_point", lambda *_: of_this)
+    transfer.measure([(100, transfer.CAPTIONER, 0)], at_once=1)
+    assert result("transfer")["points"] == [of_other, *([of_captioner] if scores_as_before else []), of_this]
 
 
 def test_every_benchmark_exists() -> None:
