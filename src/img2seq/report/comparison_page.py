@@ -101,6 +101,7 @@ def table(runs: Sequence[Run], baseline: Run, gains: Sequence[Gain]) -> str:
 
 
 def may_be_chance(interval: Sequence[float]) -> bool:
+    """Return whether an interval of a gain holds zero."""
     return interval[0] <= 0 <= interval[1]
 
 
