@@ -119,7 +119,7 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
             of_valid = ["--captions", str(folder / "valid.csv"), "--images", str(FLICKR8K / "images")]
             keep_captioner(scores(CAPTIONER_RUN, folder / "untouched", *of_valid))
         measured = {(point["photographs"], point["way"], point["seed"]) for point in found_so_far()["points"]}
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // at_once))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
         with ThreadPoolExecutor(at_once) as pool:
             waiting = []
             for n, way, seed in points:

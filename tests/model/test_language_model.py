@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from conftest import img2seq, tiny_config, write_tiny_data, write_yaml
+from conftest import COLOURS, img2seq, tiny_config, write_tiny_data, write_yaml
 from img2seq.build import prepare
 from img2seq.build.facts import Facts, LanguageModelFacts
 from img2seq.build.language_model import find_files, language_model_decoder
@@ -239,6 +239,17 @@ def test_the_gradient_reaches_what_is_tuned(tuning: str, folders: dict[str, Path
     also = {"frozen": set(), "lora": {"lora_"}, "full": {"language_model"}}[tuning]
     assert {part for part, is_reached in parts.items() if is_reached} == {"mapping", "begin", *also}
     assert decoder.language_model.training == (tuning != "frozen")  # its dropout is no part of what is trained
+
+
+def test_a_trained_language_model_tells_pictures_apart(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment(tmp_path, folders["llama"], tuning="lora", lora_rank=16)
+    config["globals"]["basic_experiment"] |= {"n_epochs": 90}
+    config["globals"]["optimization"] = {"lr": 0.01}
+    config["globals"]["evaluation_checkpoint"]["sample_interval"] = 180
+    captioner = Captioner.load(run_of(tmp_path, config).path)
+    captions = [captioner.caption(tmp_path / f"images/{i:03}.png").text for i in range(12)]
+    n_right = sum(colour in caption for colour, caption in zip(3 * list(COLOURS), captions, strict=True))
+    assert n_right >= 9, captions  # 3 where all pictures have one prefix
 
 
 def test_an_interrupted_run_goes_on_exactly_and_keeps_what_it_trained(
