@@ -194,6 +194,7 @@ def test_a_phase_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> Non
     [
         ([DECODER, {**DECODER, "n_epochs": 2}], "different names"),
         ([{**DECODER, "lr": 1e-4, "lr_lb": 1e-3}], "phases: decoder: lr_lb: expected at most lr"),
+        ([{**DECODER, "lr": 1e-4}], r"lr_lb: expected at most lr \(0.0001\), found 0.0002; give this phase an lr_lb$"),
         ([{**DECODER, "objectiv": "self_critical"}], "Did you mean 'objective'"),
         ([{**DECODER, "objective": "cider"}], "expected cross_entropy or self_critical|one of"),
         ([{"name": "decoder"}], "n_epochs: required"),
@@ -201,7 +202,7 @@ def test_a_phase_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> Non
 )
 def test_wrong_phases_are_one_error(tmp_path: Path, phases: list[dict[str, Any]], message: str) -> None:
     config = minimal_config()
-    config["globals"]["phases"] = phases
+    config["globals"] |= {"phases": phases, "optimization": {"lr_lb": 2e-4}}
     with pytest.raises(ConfigError, match=message):
         load_config(write_yaml(tmp_path / "e.yaml", config))
 

@@ -178,7 +178,8 @@ class Globals(Section):
             try:
                 self.of_phase(phase)
             except ValidationError as error:
-                raise ValueError(f"phases: {phase.name}: {error.errors()[0]['ctx']['error']}") from None
+                remedy = "; give this phase an lr_lb" if error.title == "Optimization" and phase.lr_lb is None else ""
+                raise ValueError(f"phases: {phase.name}: {error.errors()[0]['ctx']['error']}{remedy}") from None
         if self.phases and self.accelerator.strategy == "fsdp":
             raise ValueError("phases: expected strategy auto or ddp, for a phase changes what is trained; found fsdp")
         return self

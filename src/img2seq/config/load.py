@@ -98,10 +98,8 @@ def _read(files: ConfigFiles) -> tuple[Document, dict[str, Path_]]:
     for section in ("inputs", "outputs"):  # one mapping in place of a list of one is what everybody writes first
         if isinstance(tree.data.get(section), dict):
             tree.data[section] = [tree.data[section]]
-            moved = {k: v for k, v in tree.sources.items() if k[:1] == (section,) and len(k) > 1}
-            for key, source in moved.items():
-                del tree.sources[key]
-                tree.sources[(section, 0, *key[1:])] = source
+            for key in [key for key in tree.sources if key[:1] == (section,) and len(key) > 1]:
+                tree.sources[(section, 0, *key[1:])] = tree.sources.pop(key)
         elif tree.data.get(section, ()) is None:
             del tree.data[section]
     return tree, stems
