@@ -53,6 +53,9 @@ EVERY_SEED = (100, 400)
 MOST_SECONDS = 480  # of training
 MOST_CAPTIONS = 2400  # of language models, all epochs together: more are more than that time on one core
 LANGUAGE_MODEL_BATCH = 20  # captions
+N_VALID_LANGUAGE_MODELS = (
+    40  # while they train: they are evaluated once, so nothing is chosen by it, and 300 take five minutes
+)
 
 
 def main(line: list[str]) -> None:
@@ -113,11 +116,9 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_captions(folder / "valid.csv", drawn.valid)
-        write_ids(folder / "valid_ids.txt", drawn.valid)
         if any(way == CAPTIONER for _, way, _ in points):
             train_captioner(folder, drawn)
-            of_valid = ["--captions", str(folder / "valid.csv"), "--images", str(FLICKR8K / "images")]
-            keep_captioner(scores(CAPTIONER_RUN, folder / "untouched", *of_valid))
+            keep_captioner(scores(CAPTIONER_RUN, folder / "untouched", folder / "valid.csv"))
         measured = {(point["photographs"], point["way"], point["seed"]) for point in found_so_far()["points"]}
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
         with ThreadPoolExecutor(at_once) as pool:
@@ -178,13 +179,15 @@ def measure_point(folder: Path, way: str, photographs: list[str], valid: list[st
     began = time.monotonic()
     name = f"{len(photographs)}_{WAYS.index(way)}_{seed}"
     run, experiment, captions = folder / name, folder / f"{name}.yaml", folder / f"{name}_train.csv"
+    valid = valid[:N_VALID_LANGUAGE_MODELS] if way in LANGUAGE_MODELS else valid
     write_captions(captions, photographs)
     write_captions(folder / f"{name}.csv", [*photographs, *valid])
+    write_ids(folder / f"{name}_valid.txt", valid)
     begins = ["--pretrained-run", CAPTIONER_RUN] if way == CAPTIONER else []
     call("init", FLICKR8K / "images", captions, "--output", experiment, *begins)
     sections = yaml.safe_load(experiment.read_text(encoding="utf-8"))
     sections["globals"]["basic_experiment"] |= {
-        "output_folder": str(run), "manual_valid_ids_file": str(folder / "valid_ids.txt"), "splits": "file",
+        "output_folder": str(run), "manual_valid_ids_file": str(folder / f"{name}_valid.txt"), "splits": "file",
         "seed": seed, "max_time_s": MOST_SECONDS,
     }  # fmt: skip
     sections["globals"]["visualization_logging"] = {"no_pbar": True}
@@ -194,7 +197,9 @@ def measure_point(folder: Path, way: str, photographs: list[str], valid: list[st
     experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
     call("train", experiment)
     seconds = round(time.monotonic() - began)
-    return {"photographs": len(photographs), "way": way, "seed": seed, "seconds": seconds} | scores(run, run / "scores")
+    return {"photographs": len(photographs), "way": way, "seed": seed, "seconds": seconds} | scores(
+        run, run / "scores", folder / "valid.csv"
+    )
 
 
 def change(sections: dict[str, Any], way: str, *, n_photographs: int) -> None:
@@ -239,8 +244,9 @@ def write_ids(path: Path, ids: list[str]) -> None:
     path.write_text("\n".join(ids) + "\n", encoding="utf-8")
 
 
-def scores(run: Path, output: Path, *data: str) -> dict[str, Any]:
-    """Return the scores of a run on the validation photographs."""
+def scores(run: Path, output: Path, captions: Path) -> dict[str, Any]:
+    """Return the scores of a run on the photographs of these captions."""
+    data = ("--captions", captions, "--images", FLICKR8K / "images")
     call("evaluate", run, "--output", output, "--no-repeat-ngram", "2", *data)
     metrics = json.loads((output / "metrics.json").read_text())
     names = ("cider_d", "bleu_4", "loss")
