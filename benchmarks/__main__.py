@@ -33,6 +33,7 @@ BY_NAME_ALONE = (
     "javascript",
     "flickr8k",
     "transfer",
+    "other_pictures",
 )
 
 

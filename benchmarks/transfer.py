@@ -100,6 +100,12 @@ class Drawn:
     others: list[str]
 
 
+def splits() -> dict[str, str]:
+    """Return the split of each photograph of Flickr8k."""
+    with (FLICKR8K / "splits.csv").open(encoding="utf-8", newline="") as file:
+        return {row["ID"]: row["Split"] for row in csv.DictReader(file)}
+
+
 def draw_photographs(split_of: dict[str, str]) -> Drawn:
     """Return which photographs the captioner sees, which are trained on, and which are captioned."""
     train, dev = (sorted(image for image, split in split_of.items() if split == name) for name in ("train", "dev"))
@@ -111,8 +117,7 @@ def draw_photographs(split_of: dict[str, str]) -> Drawn:
 
 def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
     """Train and score the points that are missing; results are kept after each."""
-    with (FLICKR8K / "splits.csv").open(encoding="utf-8", newline="") as file:
-        drawn = draw_photographs({row["ID"]: row["Split"] for row in csv.DictReader(file)})
+    drawn = draw_photographs(splits())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_captions(folder / "valid.csv", drawn.valid)
@@ -244,9 +249,9 @@ def write_ids(path: Path, ids: list[str]) -> None:
     path.write_text("\n".join(ids) + "\n", encoding="utf-8")
 
 
-def scores(run: Path, output: Path, captions: Path) -> dict[str, Any]:
+def scores(run: Path, output: Path, captions: Path, images: Path = FLICKR8K / "images") -> dict[str, Any]:
     """Return the scores of a run on the photographs of these captions."""
-    data = ("--captions", captions, "--images", FLICKR8K / "images")
+    data = ("--captions", captions, "--images", images)
     call("evaluate", run, "--output", output, "--no-repeat-ngram", "2", *data)
     metrics = json.loads((output / "metrics.json").read_text())
     names = ("cider_d", "bleu_4", "loss")

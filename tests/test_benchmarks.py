@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from benchmarks import __main__, figures, flickr8k, growth, kernels, page, summary, transfer
+from benchmarks import __main__, figures, flickr8k, growth, kernels, other_pictures, page, summary, transfer
 from benchmarks.figures import result
 from benchmarks.limits import KernelRecorder, seconds_alone
 
@@ -181,3 +182,15 @@ def test_a_point_that_another_process_measures_while_the_captioner_is_trained_is
 def test_every_benchmark_exists() -> None:
     for name in (*__main__.NAMES, *__main__.BY_NAME_ALONE):
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+
+
+@pytest.mark.skipif(not other_pictures.COCO.is_dir(), reason="needs ../shared/data/coco_mini")
+def test_each_of_the_other_pictures_is_captioned_once(tmp_path: Path) -> None:
+    parts = other_pictures.parts_of_photographs()
+    assert sorted(name for part in parts for name in part) == sorted(
+        p.stem for p in other_pictures.PHOTOGRAPHS.iterdir()
+    )
+    other_pictures.write_captions(tmp_path / "part.json", parts[0])
+    written = json.loads((tmp_path / "part.json").read_text())
+    assert sorted(Path(image["file_name"]).stem for image in written["images"]) == sorted(parts[0])
+    assert {caption["image_id"] for caption in written["annotations"]} == {image["id"] for image in written["images"]}

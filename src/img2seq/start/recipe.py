@@ -109,7 +109,7 @@ def recipe_for(n_captions: int) -> Recipe:
 def fine_tuning_recipe(n_captions: int) -> Recipe:
     """Return the recipe for so many training captions where another captioner is begun with: shorter, at a lower rate."""
     batch_size = 25 if n_captions < 1_000 else 50
-    return replace(recipe_for(n_captions), n_epochs=10, batch_size=batch_size, lr=0.0005, lr_lb=0.0, wd=0.05, dropout=0.3, ema_decay=None, min_freq=2, n_evaluations=10)  # fmt: skip
+    return replace(recipe_for(n_captions), n_epochs=10, batch_size=batch_size, lr=0.0002, lr_lb=0.0, wd=0.05, dropout=0.3, ema_decay=None, min_freq=2, n_evaluations=10)  # fmt: skip
 
 
 def valid_size(n_images: int) -> int:
