@@ -90,7 +90,7 @@ def write_captions(path: Path, ids: list[str]) -> None:
 
 def train(run: Path, part: Part, rate: float | None) -> dict[str, float]:
     """Return the scores of what `init` writes; begun with the captioner where a rate is given."""
-    experiment = run.with_suffix(".yaml")
+    experiment = Path(f"{run}.yaml")
     begins = ["--pretrained-run", transfer.CAPTIONER_RUN] if rate else []
     transfer.call("init", PHOTOGRAPHS, CAPTIONS, "--output", experiment, *begins)
     sections = yaml.safe_load(experiment.read_text(encoding="utf-8"))
