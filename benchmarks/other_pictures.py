@@ -19,9 +19,6 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from benchmarks import transfer
 from benchmarks.figures import save
@@ -91,14 +88,10 @@ def write_captions(path: Path, ids: list[str]) -> None:
 def train(run: Path, part: Part, rate: float | None) -> dict[str, float]:
     """Return the scores of what `init` writes; begun with the captioner where a rate is given."""
     experiment = Path(f"{run}.yaml")
-    begins = ["--pretrained-run", transfer.CAPTIONER_RUN] if rate else []
-    transfer.call("init", PHOTOGRAPHS, CAPTIONS, "--output", experiment, *begins)
-    sections = yaml.safe_load(experiment.read_text(encoding="utf-8"))
-    changed: dict[str, Any] = {"output_folder": str(run), "manual_valid_ids_file": str(part.ids), "splits": "file"}
-    sections["globals"]["basic_experiment"] |= changed
+    sections = transfer.written_by_init(PHOTOGRAPHS, CAPTIONS, experiment, with_captioner=rate is not None)
+    transfer.validate_on(sections, part.ids, run)
     sections["globals"]["optimization"] |= {"lr": rate} if rate else {}
-    experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
-    transfer.call("train", experiment)
+    transfer.train(experiment, sections)
     return part.scores(run, run / "scores")
 
 

@@ -14,7 +14,7 @@ cannot be begun with). The ways:
 - `another captioner`: what it writes with `--pretrained-run RUN` (docs/few-photographs.md);
 - `language model, frozen` and `language model, LoRA`: SmolLM2 as decoder of the same encoder (docs/language-model.md).
 
-All are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and choose their checkpoint by the loss of the 300. Training stops
+All are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and choose their checkpoint by the loss of the 300 (language models have one, the last). Training stops
 after eight minutes; language models have no such limit: they see 2,400 captions or one epoch, and 6,000 photographs are too many for that. 100 and 400 photographs are
 trained on with every seed, the others with seed 0; a seed also draws other photographs. Points that the
 results have already are not measured again, those of another captioner unless it scores as it did. Writes benchmarks/results/transfer.json and docs/images/transfer.png.
@@ -53,9 +53,8 @@ EVERY_SEED = (100, 400)
 MOST_SECONDS = 480  # of training
 MOST_CAPTIONS = 2400  # of language models, all epochs together: more are more than that time on one core
 LANGUAGE_MODEL_BATCH = 20  # captions
-N_VALID_LANGUAGE_MODELS = (
-    40  # while they train: they are evaluated once, so nothing is chosen by it, and 300 take five minutes
-)
+# While they train: they are evaluated once, so nothing is chosen by it, and 300 take five minutes.
+N_VALID_LANGUAGE_MODELS = 40
 
 
 def main(line: list[str]) -> None:
@@ -188,23 +187,38 @@ def measure_point(folder: Path, way: str, photographs: list[str], valid: list[st
     write_captions(captions, photographs)
     write_captions(folder / f"{name}.csv", [*photographs, *valid])
     write_ids(folder / f"{name}_valid.txt", valid)
-    begins = ["--pretrained-run", CAPTIONER_RUN] if way == CAPTIONER else []
-    call("init", FLICKR8K / "images", captions, "--output", experiment, *begins)
-    sections = yaml.safe_load(experiment.read_text(encoding="utf-8"))
-    sections["globals"]["basic_experiment"] |= {
-        "output_folder": str(run), "manual_valid_ids_file": str(folder / f"{name}_valid.txt"), "splits": "file",
-        "seed": seed, "max_time_s": MOST_SECONDS,
-    }  # fmt: skip
+    sections = written_by_init(FLICKR8K / "images", captions, experiment, with_captioner=way == CAPTIONER)
+    validate_on(sections, folder / f"{name}_valid.txt", run)
+    sections["globals"]["basic_experiment"] |= {"seed": seed, "max_time_s": MOST_SECONDS}
     sections["globals"]["visualization_logging"] = {"no_pbar": True}
     sections["globals"]["evaluation_checkpoint"].pop("caption_metrics", None)  # of 300 images they would take long
     sections["outputs"][0]["output_info"]["output_source"] = str(folder / f"{name}.csv")
     change(sections, way, n_photographs=len(photographs))
-    experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
-    call("train", experiment)
+    train(experiment, sections)
     seconds = round(time.monotonic() - began)
     return {"photographs": len(photographs), "way": way, "seed": seed, "seconds": seconds} | scores(
         run, run / "scores", folder / "valid.csv"
     )
+
+
+def written_by_init(photographs: Path, captions: Path, experiment: Path, *, with_captioner: bool) -> dict[str, Any]:
+    """Return the sections that `img2seq init` writes, begun with the captioner or with nothing."""
+    begins = ["--pretrained-run", CAPTIONER_RUN] if with_captioner else []
+    call("init", photographs, captions, "--output", experiment, *begins)
+    sections: dict[str, Any] = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    return sections
+
+
+def validate_on(sections: dict[str, Any], ids: Path, run: Path) -> None:
+    """Let the run be written there, and its validation photographs be those of a file."""
+    changed = {"output_folder": str(run), "manual_valid_ids_file": str(ids), "splits": "file"}
+    sections["globals"]["basic_experiment"] |= changed
+
+
+def train(experiment: Path, sections: dict[str, Any]) -> None:
+    """Write an experiment and train it."""
+    experiment.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
+    call("train", experiment)
 
 
 def change(sections: dict[str, Any], way: str, *, n_photographs: int) -> None:
