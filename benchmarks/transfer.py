@@ -15,8 +15,8 @@ cannot be begun with). The ways:
 - `language model, frozen` and `language model, LoRA`: SmolLM2 as decoder of the same encoder (docs/language-model.md).
 
 All are scored by `img2seq evaluate --no-repeat-ngram 2`, as init's commands say, and choose their checkpoint by the loss of the 300 (language models have one, the last). Training stops
-after eight minutes; language models have no such limit: they see 2,400 captions or one epoch, and 6,000 photographs are too many for that. 100 and 400 photographs are
-trained on with every seed, the others with seed 0; a seed also draws other photographs. Points that the
+after eight minutes; language models have no such limit: they see 2,400 captions or one epoch, and of more than 1,000 photographs one caption each. 100 and 400
+photographs are trained on with every seed, the others with seed 0; a seed also draws other photographs. Points that the
 results have already are not measured again, those of another captioner unless it scores as it did. Writes benchmarks/results/transfer.json and docs/images/transfer.png.
 """
 
@@ -45,6 +45,7 @@ from benchmarks.photographs import FLICKR8K
 EXAMPLE = ROOT / "examples/flickr8k/experiment.yaml"
 CAPTIONER_RUN = ROOT / "runs/transfer_captioner"
 N_CAPTIONER, N_VALID, SIZE = 5000, 300, [224]
+N_CAPTIONS_EACH = 5  # of a photograph of Flickr8k
 NOTHING, ENCODER, CAPTIONER = "from nothing", "pretrained encoder", "another captioner"
 SMALL_PICTURES = "pretrained encoder, 128 pixels"
 LANGUAGE_MODELS = {"language model, frozen": "frozen", "language model, LoRA": "lora"}
@@ -52,6 +53,7 @@ WAYS = (NOTHING, SMALL_PICTURES, ENCODER, CAPTIONER, *LANGUAGE_MODELS)
 EVERY_SEED = (100, 400)
 MOST_SECONDS = 480  # of training
 MOST_CAPTIONS = 2400  # of language models, all epochs together: more are more than that time on one core
+MOST_FIVE_EACH = 1000  # photographs of language models: one epoch of five captions each of more would take hours
 LANGUAGE_MODEL_BATCH = 20  # captions
 # While they train: they are evaluated once, so nothing is chosen by it, and 300 take five minutes.
 N_VALID_LANGUAGE_MODELS = 40
@@ -128,8 +130,7 @@ def measure(points: list[tuple[int, str, int]], at_once: int) -> None:
         with ThreadPoolExecutor(at_once) as pool:
             waiting = []
             for n, way, seed in points:
-                impossible = (way == CAPTIONER and n > len(drawn.unseen)) or (way in LANGUAGE_MODELS and n > 1000)
-                if (n, way, seed) in measured or impossible:
+                if (n, way, seed) in measured or (way == CAPTIONER and n > len(drawn.unseen)):
                     continue
                 photographs = random.Random(seed).sample(drawn.unseen if n <= len(drawn.unseen) else drawn.others, n)
                 waiting.append(pool.submit(measure_point, folder, way, photographs, drawn.valid, seed))
@@ -184,8 +185,9 @@ def measure_point(folder: Path, way: str, photographs: list[str], valid: list[st
     name = f"{len(photographs)}_{WAYS.index(way)}_{seed}"
     run, experiment, captions = folder / name, folder / f"{name}.yaml", folder / f"{name}_train.csv"
     valid = valid[:N_VALID_LANGUAGE_MODELS] if way in LANGUAGE_MODELS else valid
-    write_captions(captions, photographs)
-    write_captions(folder / f"{name}.csv", [*photographs, *valid])
+    each = 1 if way in LANGUAGE_MODELS and len(photographs) > MOST_FIVE_EACH else N_CAPTIONS_EACH
+    write_captions(captions, photographs, each=each)
+    write_captions(folder / f"{name}.csv", [*photographs, *valid], each=each)
     write_ids(folder / f"{name}_valid.txt", valid)
     sections = written_by_init(FLICKR8K / "images", captions, experiment, with_captioner=way == CAPTIONER)
     validate_on(sections, folder / f"{name}_valid.txt", run)
@@ -193,7 +195,7 @@ def measure_point(folder: Path, way: str, photographs: list[str], valid: list[st
     sections["globals"]["visualization_logging"] = {"no_pbar": True}
     sections["globals"]["evaluation_checkpoint"].pop("caption_metrics", None)  # of 300 images they would take long
     sections["outputs"][0]["output_info"]["output_source"] = str(folder / f"{name}.csv")
-    change(sections, way, n_photographs=len(photographs))
+    change(sections, way, n_captions=each * len(photographs))
     train(experiment, sections)
     seconds = round(time.monotonic() - began)
     return {"photographs": len(photographs), "way": way, "seed": seed, "seconds": seconds} | scores(
@@ -221,7 +223,7 @@ def train(experiment: Path, sections: dict[str, Any]) -> None:
     call("train", experiment)
 
 
-def change(sections: dict[str, Any], way: str, *, n_photographs: int) -> None:
+def change(sections: dict[str, Any], way: str, *, n_captions: int) -> None:
     """Make what init wrote the experiment of another way."""
     image, output = sections["inputs"][0], sections["outputs"][0]
     if way == NOTHING:
@@ -230,7 +232,6 @@ def change(sections: dict[str, Any], way: str, *, n_photographs: int) -> None:
     elif way not in (CAPTIONER, SMALL_PICTURES):
         image["input_type_info"] |= {"size": SIZE}
     if way in LANGUAGE_MODELS:
-        n_captions = 5 * n_photographs
         epochs = max(1, MOST_CAPTIONS // n_captions)
         # Evaluated once, at the end: a limit of time would stop them without a score.
         sections["globals"]["basic_experiment"] |= {
@@ -249,13 +250,19 @@ def change(sections: dict[str, Any], way: str, *, n_photographs: int) -> None:
         output["output_type_info"] = {"max_length": "max"}
 
 
-def write_captions(path: Path, ids: list[str]) -> None:
-    """Write the captions of some photographs, five of each."""
-    chosen = set(ids)
-    with (FLICKR8K / "captions_all.csv").open(encoding="utf-8", newline="") as source, path.open("w", encoding="utf-8", newline="") as target:  # fmt: skip
-        writer = csv.DictWriter(target, ["ID", "Sequence"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for row in csv.DictReader(source) if row["ID"] in chosen)
+def write_captions(path: Path, ids: list[str], *, each: int = N_CAPTIONS_EACH) -> None:
+    """Write so many captions of each photograph, drawn where it has more: Flickr8k's are sorted by their letters."""
+    captions: dict[str, list[str]] = {image: [] for image in ids}
+    with (FLICKR8K / "captions_all.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            captions.get(row["ID"], []).append(row["Sequence"])
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ID", "Sequence"])
+        for image in sorted(captions):
+            texts = captions[image]
+            writer.writerows((image, text) for text in (texts if len(texts) <= each else draw.sample(texts, each)))
 
 
 def write_ids(path: Path, ids: list[str]) -> None:

@@ -139,7 +139,7 @@ def test_the_experiments_of_few_photographs_are_valid(tmp_path: Path) -> None:
     init(str(tmp_path / "images"), None, tmp_path / "few.yaml", options=ReadOptions())
     for way in transfer.WAYS:
         sections = yaml.safe_load((tmp_path / "few.yaml").read_text())
-        transfer.change(sections, way, n_photographs=20)
+        transfer.change(sections, way, n_captions=100)
         (tmp_path / "way.yaml").write_text(yaml.safe_dump(sections))
         config = load_config(tmp_path / "way.yaml")
         assert isinstance(config.output.model, CausalLM) == (way in transfer.LANGUAGE_MODELS)
