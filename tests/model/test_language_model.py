@@ -38,7 +38,7 @@ from img2seq.model.language_model import LanguageModelDecoder
 from img2seq.model.packing import pack
 from img2seq.model.prefix import Mapping, MlpMapping, TransformerMapping
 from img2seq.run import checkpoint as checkpoints
-from img2seq.run.folder import RunFolder
+from img2seq.run.folder import RunFolder, read_model_sections
 from img2seq.training.interruption import Interrupted
 from img2seq.training.loop import Trainer, train
 from language_models import KINDS, TEXTS, byte_pairs, write_language_model
@@ -325,6 +325,71 @@ def test_a_run_that_keeps_all_of_it_needs_no_other_folder(folders: dict[str, Pat
     assert torch.equal(head[EOS], table[0])
     config["globals"]["basic_experiment"]["n_epochs"] = 3
     assert checkpoints.all_checkpoints(run_of(tmp_path, config, resume=True).checkpoints)[-1].step == 6
+
+
+def decoder_section(run: Path) -> CausalLM:
+    decoder = read_model_sections(RunFolder(run)).output.model
+    assert isinstance(decoder, CausalLM)
+    return decoder
+
+
+def test_train_embed_keeps_all_of_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = write_yaml(tmp_path / "e.yaml", experiment(tmp_path, folders["gpt2"]))
+    assert img2seq("train", file, "--embed") == 0
+    run = RunFolder(tmp_path / "run")
+    assert "decoder.language_model.transformer.wte.weight" in load_file(checkpoints.best(run.checkpoints).weights)
+    assert decoder_section(run.path).embed
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+def test_export_embed_takes_the_language_model_along(
+    tuning: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Path(shutil.copytree(folders["gpt2"], tmp_path / "base"))
+    run = run_of(tmp_path, experiment(tmp_path, base, tuning=tuning))
+    assert img2seq("export", run.path, tmp_path / "lean") == 0
+    assert f"reads its language model from {base}; --embed takes it along" in capsys.readouterr().out
+    assert img2seq("export", run.path, tmp_path / "whole", "--embed") == 0
+    assert "--embed" not in capsys.readouterr().out
+    image = tmp_path / "images/000.png"
+    before, caption = load_run(run.path, device="cpu").model, Captioner.load(run.path, device="cpu").caption(image)
+    language_model = before.decoder.language_model.state_dict()
+    shutil.rmtree(base)
+    assert img2seq("caption", tmp_path / "lean", image) == 2
+    assert Captioner.load(tmp_path / "whole", device="cpu").caption(image) == caption
+    after = load_run(tmp_path / "whole", device="cpu").model.decoder.language_model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in language_model.items())
+    assert img2seq("runs", "verify", tmp_path / "whole") == 0
+    assert img2seq("export", tmp_path / "whole", tmp_path / "again", "--embed") == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "whole").rglob("*.*") if path.is_file()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "again").rglob("*.*") if path.is_file()
+    }
+
+
+def test_an_export_for_the_hub_does_not_tell_where_its_language_model_was(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, experiment(tmp_path, folders["gpt2"]))
+    assert img2seq("export", run.path, tmp_path / "card", "--hub", "--embed") == 0
+    assert decoder_section(tmp_path / "card").pretrained == "gpt2"
+    assert not [path for path in (tmp_path / "card").rglob("*.*") if str(tmp_path).encode() in path.read_bytes()]
+    assert Captioner.load(tmp_path / "card", device="cpu").caption(tmp_path / "images/000.png").text
+
+
+@pytest.mark.parametrize("arguments", [["train", "{e}", "--embed"], ["export", "{r}", "{x}", "--embed"], ["export", "{r}", "{x}", "--embed", "--onnx"]])  # fmt: skip
+def test_embed_is_of_language_models_alone(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_data(tmp_path)
+    config = tiny_config(tmp_path)
+    run_of(tmp_path, config)
+    capsys.readouterr()
+    places = {"e": tmp_path / "e.yaml", "r": tmp_path / "run", "x": tmp_path / "x"}
+    assert img2seq(*(argument.format(**places) for argument in arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--embed: " in error
+    assert "no pretrained language model" in error
 
 
 # --- what is refused, before an image is read

@@ -52,6 +52,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--int8", action="store_true", help="with --onnx: also with weights of 8 bits, a quarter as large"
     )
+    parser.add_argument(
+        "--embed", action="store_true", help="take along a pretrained language model that the run reads from elsewhere"
+    )
     hub = parser.add_argument_group("for the Hugging Face hub")
     hub.add_argument(
         "--hub", action="store_true", help="add a model card with the scores of RUN/evaluation, and figures"
@@ -78,6 +81,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             arguments.target,
             step=arguments.step,
             onnx=("fp32", *precisions) if arguments.onnx else (),
+            embed=arguments.embed,
             card=_said(arguments),
             overwrite=arguments.overwrite,
             announce=announce,

@@ -31,6 +31,7 @@ def add_parser(verbs: Verbs) -> None:
         metavar="TIME",
         help="finish the step, save and exit after this long: seconds, or such as 90m, 2h; --resume continues (default: no limit)",
     )
+    parser.add_argument("--embed", action="store_true", help="keep a pretrained language model in the run, whole")
     set_run(parser, run, takes_overrides=True, needs=TRAIN)
 
 
@@ -39,6 +40,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.max_time is not None:
         overrides = [*overrides, f"globals.basic_experiment.max_time_s={arguments.max_time}"]
     loaded = config_of(arguments, overrides)
+    if arguments.embed:
+        from img2seq.export.embed import OVERRIDE, check_embed
+
+        check_embed(loaded.experiment.output.model)
+        loaded = config_of(arguments, [*overrides, OVERRIDE])
     with collector_paused():
         bind_threads()
         from img2seq.progress import Announcer

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from img2seq.build.trained import load_run
 from img2seq.errors import RunError
-from img2seq.export.lean import write_lean_run
+from img2seq.export.lean import replace_weights, write_lean_run
 from img2seq.export.target import check_target, new_folder
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors
 from img2seq.progress import Announcer
-from img2seq.run.checkpoint import Checkpoint, all_checkpoints, manifest_text, verify
+from img2seq.run.checkpoint import Checkpoint, all_checkpoints, verify
 from img2seq.run.folder import RunFolder, file_digest, open_run, read_json
-from img2seq.run.snapshot import Snapshot
-from img2seq.run.write import to_disk, write_json, write_text
+from img2seq.run.write import to_disk, write_json
 
 MADE_HERE = ("valid_loss", "rank", "scores")  # of state.json: of a checkpoint's own weights, which these are not
 
@@ -49,7 +48,7 @@ def average_run(path: str | Path, target: str | Path, *, last: int, announce: An
     steps = [checkpoint.step for checkpoint in chosen]
     with new_folder(place, overwrite=False, needed=lambda: chosen[-1].weights.stat().st_size) as folder:
         write_lean_run(trained, folder, announce)
-        _replace_weights(RunFolder(folder), mean, steps, run.split.read_bytes() if run.split.is_file() else b"")
+        _put_average(RunFolder(folder), mean, steps, run.split.read_bytes() if run.split.is_file() else b"")
         written = load_run(folder, device="cpu").model.state_dict()
         if different := [name for name, tensor in mean.items() if not torch.equal(written[name], tensor)]:
             raise RunError(f"not written: read back, the weights are not the average: {', '.join(different[:3])}")
@@ -70,25 +69,16 @@ def mean_of_weights(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
     return newest | {name: (total / n).to(newest[name].dtype) for name, total in floating.items()}
 
 
-def _replace_weights(export: RunFolder, mean: dict[str, Tensor], steps: Sequence[int], split: bytes) -> None:
+def _put_average(export: RunFolder, mean: dict[str, Tensor], steps: Sequence[int], split: bytes) -> None:
     """Put the average in the place of a lean run's weights, and say of what it is one."""
     (to,) = all_checkpoints(export.checkpoints)
-    content = Snapshot(mean)
-    if broken := content.not_finite():
-        raise RunError(f"not averaged: {len(broken)} tensors are not finite, {broken[0]} among them")
-    with to.weights.open("wb") as file:
-        file.writelines(content.parts())
     state = {name: value for name, value in to.state().items() if name not in MADE_HERE}
     write_json(to.path / "state.json", state)
-    files: dict[str, dict[str, int | str]] = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in (to.path / "state.json", to.weights)
-    }
-    write_text(to.path / "manifest.json", manifest_text(files))
+    replace_weights(export, mean)
     write_json(export.export, read_json(export.export) | {"valid_loss": None, "averaged_steps": list(steps)})
     if split:
         export.split.write_bytes(split)
     write_json(export.digests, {path.name: file_digest(path) for path in export.signed if path.exists()})
-    for place in (to.weights, export.path / export.split.name, to.path, export.path):
+    for place in (export.path / export.split.name, export.path):
         if place.exists():
             to_disk(place)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from img2seq.config.causal_lm import CausalLM
 from img2seq.errors import RunError
+from img2seq.export.embed import check_embed, embed_language_model
 from img2seq.export.lean import compare_lean_run, write_lean_run
 from img2seq.export.model_card import Said, write_model_card
 from img2seq.export.pictures import pictures_of
@@ -17,7 +19,7 @@ from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer, counted
 from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.captioning_folder import is_onnx_export
-from img2seq.run.folder import open_run
+from img2seq.run.folder import open_run, read_model_sections
 from img2seq.run.hub import local_folder
 from img2seq.run.onnx_folder import OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json
@@ -31,6 +33,7 @@ def export_run(
     *,
     step: int | None = None,
     onnx: Sequence[Precision] = (),
+    embed: bool = False,
     card: Said | None = None,
     overwrite: bool = False,
     announce: Announcer,
@@ -42,6 +45,7 @@ def export_run(
         target: the folder to write.
         step: of the checkpoint, in place of the best one.
         onnx: precisions of the graphs for ONNX Runtime, "fp32" first; nothing for a lean run.
+        embed: take along a language model that the run reads from elsewhere.
         card: what a person says of the model, which makes the folder ready for the hub.
         overwrite: replace an earlier export.
         announce: for progress.
@@ -49,6 +53,7 @@ def export_run(
     Raises:
         RunError: if the run cannot be loaded, the target holds anything else than an export (or an export, without `overwrite`), or
             cannot be written; or if what was written is not what the run holds.
+        ConfigError: if there is no language model to take along.
         ModelError: if it is a run without one image input, which cannot caption; or has no graph.
     """
     if is_onnx_export(folder := local_folder(path)):
@@ -58,11 +63,15 @@ def export_run(
     check_target(place, overwrite=overwrite)
     if onnx:
         require("export --onnx", FAST)
+    if embed:
+        check_embed(read_model_sections(run).output.model)
     captioner = Captioner.load(run.path, device="cpu", step=step)
-    with new_folder(
-        place, overwrite=overwrite, needed=lambda: captioner.trained.checkpoint.weights.stat().st_size
-    ) as folder:
-        done = _write_onnx(captioner, folder, onnx, announce) if onnx else _write_lean(captioner, folder, announce)
+    with new_folder(place, overwrite=overwrite, needed=lambda: _n_bytes(captioner)) as folder:
+        done = (
+            _write_onnx(captioner, folder, onnx, announce)
+            if onnx
+            else _write_lean(captioner, folder, announce, embed=embed)
+        )
         if card is not None:
             done += write_model_card(folder, captioner.trained, card, name=place.absolute().name)
     checkpoint = captioner.trained.checkpoint
@@ -80,9 +89,21 @@ def _check_apart(run: Path, target: Path) -> None:
         raise RunError(f"{target}: holds {run}, which is to be exported; choose another folder")
 
 
-def _write_lean(captioner: Captioner, folder: Path, announce: Announcer) -> list[str]:
-    write_lean_run(captioner.trained, folder, announce)
-    return [f"  verified: {compare_lean_run(captioner, folder, pictures_of(captioner, LEAN_PICTURES, announce))}"]
+def _n_bytes(captioner: Captioner) -> int:
+    return sum(tensor.nbytes for tensor in captioner.trained.model.state_dict().values())
+
+
+def _write_lean(captioner: Captioner, folder: Path, announce: Announcer, *, embed: bool) -> list[str]:
+    trained, decoder = captioner.trained, captioner.trained.config.output.model
+    write_lean_run(trained, folder, announce)
+    done = []
+    if isinstance(decoder, CausalLM) and not decoder.is_kept_whole:
+        if embed:
+            embed_language_model(trained, folder)
+        else:
+            done = [f"  it reads its language model from {decoder.pretrained}; --embed takes it along"]
+    compared = compare_lean_run(captioner, folder, pictures_of(captioner, LEAN_PICTURES, announce))
+    return [*done, f"  verified: {compared}"]
 
 
 def _write_onnx(captioner: Captioner, folder: Path, precisions: Sequence[Precision], announce: Announcer) -> list[str]:

@@ -6,25 +6,30 @@
     export.json                                 what it was made from
     README.txt
 
-It is a run folder, which `build/trained.py` reads as any other.
+It is a run folder, which `build/trained.py` reads as any other. With a language model taken along, weights and config.yaml are written anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from img2seq import __version__
 from img2seq.build.trained import TrainedRun
 from img2seq.config.decoding import Decoding
+from img2seq.config.schema import Experiment
+from img2seq.config.show import to_yaml
 from img2seq.errors import RunError, shown
 from img2seq.export.pictures import Pictures
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.from_run import own_decoding
 from img2seq.progress import Announcer, counted
-from img2seq.run.checkpoint import Checkpoint, manifest_text
+from img2seq.run.checkpoint import Checkpoint, all_checkpoints, manifest_text
 from img2seq.run.folder import RunFolder, file_digest, read_json
+from img2seq.run.snapshot import Snapshot
 from img2seq.run.write import to_disk, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -50,6 +55,29 @@ def write_lean_run(trained: TrainedRun, folder: Path, announce: Announcer) -> No
     write_json(export.export, _made_from(trained))
     for place in (to.path, export.checkpoints, export.path):
         to_disk(place)
+
+
+def replace_weights(export: RunFolder, tensors: Mapping[str, Tensor]) -> None:
+    """Put other tensors in the place of a lean run's weights. Raises RunError if they are not finite."""
+    (to,) = all_checkpoints(export.checkpoints)
+    content = Snapshot(tensors)
+    if broken := content.not_finite():
+        raise RunError(f"not written: {len(broken)} tensors are not finite, {broken[0]} among them")
+    with to.weights.open("wb") as file:
+        file.writelines(content.parts())
+    to_disk(to.weights)
+    described: dict[str, dict[str, int | str]] = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in (to.path / "state.json", to.weights)
+    }
+    write_text(to.path / "manifest.json", manifest_text(described))
+    to_disk(to.path)
+
+
+def write_config(export: RunFolder, experiment: Experiment) -> None:
+    """Put another configuration in the place of a lean run's, and sign it."""
+    write_text(export.config, to_yaml(experiment))
+    write_json(export.digests, read_json(export.digests) | {export.config.name: file_digest(export.config)})
 
 
 def _copy(source: Path, target: Path, advance: Callable[[int], None]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from img2seq.config.load import load_config
 from img2seq.config.schema import Experiment
-from img2seq.config.show import to_plain, to_yaml
-from img2seq.run.folder import RunFolder, file_digest, read_json
-from img2seq.run.write import write_json, write_text
+from img2seq.config.show import to_plain
+from img2seq.export.lean import write_config
+from img2seq.run.folder import RunFolder
+from img2seq.run.hub import is_on_hub
 
 PLACES = frozenset(
-    ("output_folder", "manual_valid_ids_file", "cache_folder", "pretrained_checkpoint", "pretrained_run", "input_source", "pretrained_weights", "output_source", "vocab_file")
+    ("output_folder", "manual_valid_ids_file", "cache_folder", "pretrained", "pretrained_checkpoint", "pretrained_run", "input_source", "pretrained_weights", "output_source", "vocab_file")
 )  # fmt: skip
 
 
@@ -22,8 +23,7 @@ def remove_places(folder: Path) -> None:
     export = RunFolder(folder)
     experiment = load_config(export.config)
     plain = _without_places(to_plain(experiment), experiment.output.name)
-    write_text(export.config, to_yaml(Experiment.model_validate(plain)))
-    write_json(export.digests, read_json(export.digests) | {export.config.name: file_digest(export.config)})
+    write_config(export, Experiment.model_validate(plain))
 
 
 def _without_places(value: Any, output_name: str) -> Any:
@@ -42,5 +42,7 @@ def _without_places(value: Any, output_name: str) -> Any:
 
 
 def last_part(path: str) -> str:
-    """Return the name of a file or folder, of whatever system."""
+    """Return the name of a file or folder, of whatever system; what is on the hub is there for everyone."""
+    if is_on_hub(path):
+        return path
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "."

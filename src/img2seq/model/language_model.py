@@ -65,6 +65,10 @@ class LanguageModelDecoder(nn.Module):
             self.language_model.eval()
         return self
 
+    def keep_all(self) -> None:
+        """Let the state of this module hold all of the language model."""
+        self._left_out = _left_out(self.language_model, is_kept=True)
+
     def lay_out_for_decoding(self) -> None:
         """Do nothing: transformers lays out its weights as it likes."""
 
