@@ -79,7 +79,7 @@ AVERAGED, ADDED_BY_AVERAGING = (
     "img2seq.inference.ensemble",
     190,
 )  # loaded for several models only: lines beyond those of one
-# 400 of these read a language model that is the decoder, cut it to a run's tokens, map images to its prefix and ask its cache.  5 keep all of it
+# 405 of these read a language model that is the decoder, cut it to a run's tokens, map images to its prefix, ask its cache and keep all of it where asked.
 LANGUAGE_MODEL, ADDED_BY_A_LANGUAGE_MODEL = (
     {"img2seq.build.language_model", "img2seq.generation.language_model_step"},
     525,
