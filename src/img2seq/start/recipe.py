@@ -51,7 +51,7 @@ RECIPES = [
     Recipe(200, size=128, n_epochs=60, batch_size=16, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2, n_evaluations=1),
     Recipe(1_000, size=128, n_epochs=25, batch_size=50, lr=0.001, dropout=0.5, ema_decay=None, embedding_dim=256, num_layers=2, num_heads=8, min_freq=2),
     Recipe(10_000, size=128, n_epochs=15, batch_size=50, lr=0.002, lr_lb=0.001, wd=1.0, dropout=0.5, ema_decay=0.99, embedding_dim=128, num_layers=2, num_heads=8, min_freq=2),
-    Recipe(100_000, size=128, n_epochs=5, batch_size=160, lr=0.002, lr_lb=0.001, wd=0.25, dropout=0.4, ema_decay=0.998, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
+    Recipe(100_000, size=128, n_epochs=8, batch_size=160, lr=0.002, lr_lb=0.001, wd=0.25, dropout=0.4, ema_decay=0.998, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
     Recipe(math.inf, size=128, n_epochs=5, batch_size=160, lr=0.001, dropout=0.2, ema_decay=0.99, embedding_dim=256, num_layers=2, num_heads=8, min_freq=5, no_repeat_ngram=0),
 ]  # fmt: skip
 
