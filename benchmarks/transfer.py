@@ -335,7 +335,7 @@ def draw(found: dict[str, Any]) -> None:
     axes.set_xticks(counts, [str(n) for n in counts])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("training photographs, five captions each")
+    axes.set_xlabel("training photographs")
     axes.set_ylabel(f"CIDEr-D of {found['validation']} others")
     figure.legend(loc="outside right upper", frameon=False)  # a line crosses every corner inside
     save_figure(figure, ROOT / "docs/images/transfer.png", formats=("png",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_no_way_of_few_photographs_trains_on_what_is_captioned_nor_on_what_the_c
     assert len(drawn.unseen) == 7090 - 1000 - transfer.N_CAPTIONER
     assert not set(drawn.unseen) & {*drawn.seen, *drawn.dev}
     assert not {*drawn.others, *drawn.seen} & set(drawn.dev)
+
+
+@needs_flickr8k
+def test_a_photograph_has_as_many_of_its_captions_as_asked_for(tmp_path: Path) -> None:
+    images = sorted(transfer.splits())[:50]
+    written = {}
+    for each in (1, transfer.N_CAPTIONS_EACH):
+        transfer.write_captions(tmp_path / "captions.csv", images, each=each)
+        with (tmp_path / "captions.csv").open(encoding="utf-8", newline="") as file:
+            written[each] = [(row["ID"], row["Sequence"]) for row in csv.DictReader(file)]
+        assert [image for image, _ in written[each]] == [image for image in images for _ in range(each)]
+    assert set(written[1]) < set(written[transfer.N_CAPTIONS_EACH])
+    assert set(written[1]) != set(written[transfer.N_CAPTIONS_EACH][:: transfer.N_CAPTIONS_EACH])  # not the first ones
 
 
 @needs_flickr8k
