@@ -20,8 +20,8 @@ from img2seq.export.target import check_target, new_folder
 from img2seq.model.weights import check_shapes, read_shapes, read_tensors
 from img2seq.progress import Announcer
 from img2seq.run.checkpoint import Checkpoint, all_checkpoints, verify
-from img2seq.run.folder import RunFolder, file_digest, open_run, read_json
-from img2seq.run.write import to_disk, write_json
+from img2seq.run.folder import RunFolder, open_run, read_json
+from img2seq.run.write import sign, to_disk, write_json
 
 MADE_HERE = ("valid_loss", "rank", "scores")  # of state.json: of a checkpoint's own weights, which these are not
 
@@ -78,7 +78,7 @@ def _put_average(export: RunFolder, mean: dict[str, Tensor], steps: Sequence[int
     write_json(export.export, read_json(export.export) | {"valid_loss": None, "averaged_steps": list(steps)})
     if split:
         export.split.write_bytes(split)
-    write_json(export.digests, {path.name: file_digest(path) for path in export.signed if path.exists()})
+    sign(export)
     for place in (export.path / export.split.name, export.path):
         if place.exists():
             to_disk(place)

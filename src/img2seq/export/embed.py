@@ -25,7 +25,7 @@ def check_embed(decoder: Section) -> None:
 
 def embed_language_model(trained: TrainedRun, folder: Path) -> None:
     """Let a lean run hold the language model that its run reads from elsewhere."""
-    trained.model.decoder.keep_all()
+    trained.model.decoder.keep_all()  # its state is then compared with what was written, too
     export = RunFolder(folder)
     replace_weights(export, trained.model.state_dict())
     write_config(export, load_config(export.config, OVERRIDE))

@@ -19,7 +19,7 @@ from img2seq.inference.captioner import Captioner
 from img2seq.progress import Announcer, counted
 from img2seq.report.run_state import describe_evaluation, folder_size
 from img2seq.run.captioning_folder import is_onnx_export
-from img2seq.run.folder import open_run, read_model_sections
+from img2seq.run.folder import open_run
 from img2seq.run.hub import local_folder
 from img2seq.run.onnx_folder import OnnxFolder, Precision
 from img2seq.run.write import to_disk, write_json
@@ -63,9 +63,9 @@ def export_run(
     check_target(place, overwrite=overwrite)
     if onnx:
         require("export --onnx", FAST)
-    if embed:
-        check_embed(read_model_sections(run).output.model)
     captioner = Captioner.load(run.path, device="cpu", step=step)
+    if embed:
+        check_embed(captioner.trained.config.output.model)
     with new_folder(place, overwrite=overwrite, needed=lambda: _n_bytes(captioner)) as folder:
         done = (
             _write_onnx(captioner, folder, onnx, announce)

@@ -27,10 +27,10 @@ from img2seq.export.pictures import Pictures
 from img2seq.inference.captioner import Captioner
 from img2seq.inference.from_run import own_decoding
 from img2seq.progress import Announcer, counted
-from img2seq.run.checkpoint import Checkpoint, all_checkpoints, manifest_text
-from img2seq.run.folder import RunFolder, file_digest, read_json
+from img2seq.run.checkpoint import Checkpoint, all_checkpoints, manifest_entry, manifest_text
+from img2seq.run.folder import RunFolder, read_json
 from img2seq.run.snapshot import Snapshot
-from img2seq.run.write import to_disk, write_json, write_text
+from img2seq.run.write import sign, to_disk, write_json, write_text
 
 FORMAT_VERSION = 1
 README = Path(__file__).with_name("readme.txt")
@@ -50,7 +50,7 @@ def write_lean_run(trained: TrainedRun, folder: Path, announce: Announcer) -> No
     described = read_json(checkpoint.path / "manifest.json")["files"]
     described = {name: entry for name, entry in described.items() if (to.path / name).exists()}
     write_text(to.path / "manifest.json", manifest_text(described))
-    write_json(export.digests, {path.name: file_digest(path) for path in export.signed if path.exists()})
+    sign(export)
     write_text(export.readme, README.read_text(encoding="utf-8"))
     write_json(export.export, _made_from(trained))
     for place in (to.path, export.checkpoints, export.path):
@@ -66,10 +66,7 @@ def replace_weights(export: RunFolder, tensors: Mapping[str, Tensor]) -> None:
     with to.weights.open("wb") as file:
         file.writelines(content.parts())
     to_disk(to.weights)
-    described: dict[str, dict[str, int | str]] = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in (to.path / "state.json", to.weights)
-    }
+    described = {path.name: manifest_entry(path) for path in (to.path / "state.json", to.weights)}
     write_text(to.path / "manifest.json", manifest_text(described))
     to_disk(to.path)
 
@@ -77,7 +74,7 @@ def replace_weights(export: RunFolder, tensors: Mapping[str, Tensor]) -> None:
 def write_config(export: RunFolder, experiment: Experiment) -> None:
     """Put another configuration in the place of a lean run's, and sign it."""
     write_text(export.config, to_yaml(experiment))
-    write_json(export.digests, read_json(export.digests) | {export.config.name: file_digest(export.config)})
+    sign(export)
 
 
 def _copy(source: Path, target: Path, advance: Callable[[int], None]) -> None:

@@ -71,7 +71,8 @@ class Checkpoint:
         return rank
 
 
-def _described(path: Path) -> dict[str, int | str]:
+def manifest_entry(path: Path) -> dict[str, int | str]:
+    """Return what a manifest says of a file."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(1 << 24):  # long parts: each is one wait for the interpreter's lock
@@ -108,7 +109,7 @@ def damage(checkpoint: Checkpoint) -> list[str]:
             problems.append(f"{path}: missing")
         elif path.stat().st_size != expected["bytes"]:
             problems.append(f"{path}: expected {expected['bytes']} bytes, found {path.stat().st_size}")
-        elif _described(path) != expected:
+        elif manifest_entry(path) != expected:
             problems.append(f"{path}: damaged: its content is not what was saved (SHA-256 differs)")
     return problems
 

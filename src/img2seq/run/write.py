@@ -78,5 +78,5 @@ def to_disk(path: Path) -> None:
 
 
 def sign(run: RunFolder) -> None:
-    """Note the digests of the files that a model cannot be rebuilt without."""
-    write_json(run.digests, {path.name: file_digest(path) for path in run.signed})
+    """Note the digests of the files that a model cannot be rebuilt without; an export has no split."""
+    write_json(run.digests, {path.name: file_digest(path) for path in run.signed if path.exists()})
